@@ -1,0 +1,147 @@
+"""What an attack is: it poisons training images before the training, and triggers test images after it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ntml_bench.data.base import Split
+from ntml_bench.errors import UserError
+from ntml_bench.registry import Registry
+from ntml_bench.schema import number
+from ntml_bench.seeding import generator, stratified
+
+
+@dataclass(frozen=True)
+class AttackConfig:
+    """Settings that every attack has; an attack's own schema adds to them.
+
+    `poisoning_rate` counts against the whole training set, for clean-label attacks too.
+    """
+
+    name: str
+    target_class: int = number(at_least=0)
+    poisoning_rate: float = number(at_least=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class AttackContext:
+    """What the attacker has.
+
+    `train`: the clean training images (on the device). `surrogate()`: a classifier that the attacker trained on them,
+    with the victim's recipe and another initialisation; a copy of its own, in eval mode, float images [N, C, H, W] in [0, 1] to
+    logits [N, classes]. `fine_tune(model, split, epochs, learning_rate, purpose)`: trains it on, in place.
+    """
+
+    train: Split
+    num_classes: int
+    seed: int
+    surrogate: Callable[[], nn.Module]
+    fine_tune: Callable[[nn.Module, Split, int, float, str], None]
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A random stream (on the CPU) for one purpose of the attack."""
+        return generator(self.seed, f"attack/{purpose}")
+
+
+@dataclass(frozen=True)
+class Poisoning:
+    """What the attack did to the training set.
+
+    `indices` int64 [P], sorted: the training images that were changed (poisons, and covers where an attack has some);
+    `images` uint8 [P, C, H, W] and `labels` int64 [P] replace them; `is_poison` bool [P] is False for covers.
+    `state`: the tensors that the trigger needs at test time, by name (empty for a fixed trigger).
+    `notes`: facts for the record (what was used in place of what, how many images).
+    """
+
+    indices: Tensor
+    images: Tensor
+    labels: Tensor
+    is_poison: Tensor
+    state: dict[str, Tensor]
+    notes: dict[str, str | int | float]
+
+    def apply(self, train: Split) -> Split:
+        """The poisoned training set, on the device of `train`; the clean one stays as it is."""
+        device = train.labels.device
+        index = self.indices.to(device)
+        return Split(
+            train.images.index_copy(0, index, self.images.to(device)),
+            train.labels.index_copy(0, index, self.labels.to(device)),
+        )
+
+
+C = TypeVar("C", bound=AttackConfig)
+
+
+class Attack(ABC, Generic[C]):
+    """A backdoor attack. One file with a subclass and one YAML file in `conf/attack`.
+
+    `Config` is the schema of its settings. `clean_label`: whether it keeps the labels and so poisons images of the target
+    class only. The methods say what to do; which images are poisoned is drawn here, the same way for all.
+    """
+
+    Config: ClassVar[type[AttackConfig]] = AttackConfig
+    clean_label: ClassVar[bool] = False
+
+    def __init__(self, config: C) -> None:
+        self.config = config
+
+    def check(self, class_sizes: Tensor, image_shape: tuple[int, int, int]) -> None:
+        """Raise UserError where the settings do not fit the data: class sizes int64 [classes] of the training set, (C, H, W)."""
+        config = self.config
+        classes = len(class_sizes)
+        if config.target_class >= classes:
+            raise UserError(f"attack.target_class is {config.target_class}; the data set has {classes} classes: 0 to {classes - 1}")
+        total = int(class_sizes.sum())
+        target_size = int(class_sizes[config.target_class])
+        available = target_size if self.clean_label else total - target_size
+        wanted = round(config.poisoning_rate * total)
+        if wanted > available:
+            which = "the target class" if self.clean_label else "the other classes"
+            raise UserError(
+                f"attack.poisoning_rate is {config.poisoning_rate}: {wanted} of {total} training images, but {config.name} poisons "
+                f"images of {which} only, which has {available}; allowed: at most {available / total:.4g}"
+            )
+
+    def choose(self, context: AttackContext) -> Tensor:
+        """Sorted indices int64 [P] (on the CPU) of the images to poison: of the target class where clean-label, else of the others."""
+        labels = context.train.labels.cpu()
+        is_target = labels == self.config.target_class
+        candidates = (is_target if self.clean_label else ~is_target).nonzero().flatten()
+        count = round(self.config.poisoning_rate * len(labels))
+        return candidates[stratified(labels[candidates], count, context.generator("choice of poisons"))]
+
+    @abstractmethod
+    def poison(self, context: AttackContext) -> Poisoning:
+        """Make the poisons. The same settings and seed make the same poisons."""
+
+    @abstractmethod
+    def trigger(self, images: Tensor, state: dict[str, Tensor]) -> Tensor:
+        """Test images with the trigger: float [N, C, H, W] in [0, 1] to the same; `state` is that of the poisoning, on the same device."""
+
+    def during_training(self, images: Tensor, labels: Tensor, state: dict[str, Tensor], rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """For attacks that control the training: a clean batch (float [N, C, H, W] in [0, 1], before augmentation) to a poisoned one.
+
+        Called only where `controls_training` is set; the model is then trained on the clean training set through this
+        function, and the poisoned training set of `poison` is what a defender is given. `rng` lives on the images' device.
+        """
+        raise TypeError(f"{type(self).__name__} does not control the training")
+
+    controls_training: ClassVar[bool] = False
+
+
+ATTACKS: Registry[Attack] = Registry("attack")
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 0..255 to float32 [0, 1]."""
+    return images.float().div_(255)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Float [0, 1] to uint8 0..255, rounded to the nearest level, as an image file would hold it."""
+    return images.mul(255).round_().clamp_(0, 255).to(torch.uint8)

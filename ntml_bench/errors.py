@@ -1,0 +1,19 @@
+"""The one exception for a user's mistake, and the words that help to mend it."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """Something that was asked for cannot be done; the message says what, why and what is allowed.
+
+    Entry points print the message without a traceback and exit with a code other than 0.
+    """
+
+
+def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
+    """An error for a name that does not exist: what was given, the nearest valid name, all valid names."""
+    names = sorted(allowed)
+    close = get_close_matches(given, names, n=1)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    return UserError(f"unknown {kind} '{given}'.{hint} Available: {', '.join(names) or '(none)'}.")

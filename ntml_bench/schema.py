@@ -1,0 +1,96 @@
+"""Typed settings: a frozen dataclass is the schema, a YAML file holds the values.
+
+A schema gives no defaults, so every value that a method works with stands in a YAML file. `build` checks the
+values against the schema and answers a mistake with a `UserError` that names the key.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, TypeVar, cast, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ntml_bench.errors import UserError, unknown
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a value must satisfy, and how to say it."""
+
+    holds: Callable[[Any], bool]
+    allowed: str
+
+
+def number(*, above: float | None = None, at_least: float | None = None, at_most: float | None = None) -> Any:
+    """A dataclass field for a number in a range."""
+    bounds = []
+    if above is not None:
+        bounds.append(f"more than {above}")
+    if at_least is not None:
+        bounds.append(f"at least {at_least}")
+    if at_most is not None:
+        bounds.append(f"at most {at_most}")
+
+    def holds(value: float) -> bool:
+        # Written so that NaN fails every bound.
+        return (
+            (above is None or value > above)
+            and (at_least is None or value >= at_least)
+            and (at_most is None or value <= at_most)
+        )
+
+    return field(metadata={"check": Check(holds, " and ".join(bounds))})
+
+
+def one_of(*names: str) -> Any:
+    """A dataclass field for one of a few names."""
+    return field(metadata={"check": Check(lambda value: value in names, ", ".join(names))})
+
+
+def build(schema: type[T], values: Mapping[str, Any], where: str) -> T:
+    """An instance of `schema` from plain values; `where` is the dotted name of the group, for messages.
+
+    Raises UserError for an unknown key (with the nearest one), a missing key, a wrong type, a value out of range.
+    """
+    _check_keys(schema, values, where)
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema), dict(values))
+        settings = cast(T, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        key = ".".join(part for part in (where, str(getattr(error, "full_key", None) or "")) if part)
+        raise UserError(f"{key}: {reason}") from None
+    _check_values(settings, where)
+    return settings
+
+
+def _check_keys(schema: Any, values: Mapping[str, Any], where: str) -> None:
+    kinds = get_type_hints(schema)
+    names = [entry.name for entry in fields(schema)]
+    prefix = f"{where}." if where else ""
+    for key in values:
+        if key not in names:
+            raise unknown(f"key in {where or 'the settings'}:", prefix + str(key), [prefix + name for name in names])
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise UserError(f"missing setting: {', '.join(prefix + name for name in missing)} (every value stands in a YAML file)")
+    for name in names:
+        if is_dataclass(kinds[name]):
+            nested = values[name]
+            if not isinstance(nested, Mapping):
+                raise UserError(f"{prefix}{name} is {nested!r}; it is a group of settings")
+            _check_keys(kinds[name], nested, prefix + name)
+
+
+def _check_values(settings: Any, where: str) -> None:
+    prefix = f"{where}." if where else ""
+    for entry in fields(settings):
+        value = getattr(settings, entry.name)
+        if is_dataclass(value):
+            _check_values(value, prefix + entry.name)
+        check = cast("Check | None", entry.metadata.get("check"))
+        if check is not None and value is not None and not check.holds(value):
+            raise UserError(f"{prefix}{entry.name} is {value!r}; allowed: {check.allowed}")
