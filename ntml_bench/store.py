@@ -6,18 +6,18 @@ or nothing. A file lock beside it makes the second of two racing processes wait,
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RECORD = "record.json"
 TENSORS = "tensors.safetensors"
@@ -47,7 +47,7 @@ class Artifact:
     """What a stage left: a JSON record and named tensors."""
 
     record: dict[str, Any]
-    tensors: dict[str, Tensor]
+    tensors: "dict[str, Tensor]"
 
 
 class Store:
@@ -69,6 +69,8 @@ class Store:
 
     def load(self, name: str, key: str) -> Artifact | None:
         """Record and tensors (on the CPU), or None where the artifact is not there."""
+        from safetensors.torch import load_file  # here, so that reading records does not import torch
+
         record = self.record(name, key)
         if record is None:
             return None
@@ -106,6 +108,8 @@ class Store:
         return self.root / f".{name}-{key}.lock"
 
     def _write(self, target: Path, artifact: Artifact) -> None:
+        from safetensors.torch import save_file
+
         # Left-overs of killed writers are removed here, where the lock says that nobody else writes this artifact.
         for stale in self.root.glob(f".{target.name}.tmp-*"):
             shutil.rmtree(stale, ignore_errors=True)
@@ -113,7 +117,7 @@ class Store:
         temporary.mkdir(parents=True)
         save_file({key: tensor.detach().cpu().contiguous() for key, tensor in artifact.tensors.items()}, temporary / TENSORS)
         write_json(temporary / RECORD, artifact.record)
-        os.replace(temporary, target)
+        temporary.replace(target)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -121,4 +125,4 @@ def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{uuid4().hex}")
     temporary.write_text(json.dumps(plain(value), indent=1, sort_keys=True, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -1,0 +1,59 @@
+"""How tensors are computed with: the device, the precision, determinism. One object, handed to all that trains or evaluates."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ntml_bench.errors import UserError
+
+
+@dataclass(frozen=True)
+class Engine:
+    """`half`: whether forward passes run under bfloat16 autocast (parameters stay float32)."""
+
+    device: torch.device
+    half: bool
+
+    @classmethod
+    def create(cls, device: str, precision: str, deterministic: bool) -> "Engine":
+        """`device`: auto, cpu, cuda, cuda:N; `precision`: auto, float32, bfloat16. UserError where the device is not there.
+
+        Determinism is a switch of the whole process. On a CPU it costs nothing; on a GPU it costs speed.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            chosen = torch.device(device)
+        except RuntimeError:
+            raise UserError(f"device is '{device}'; allowed: auto, cpu, cuda, cuda:N") from None
+        if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
+            raise UserError(f"device is '{device}', but torch sees {torch.cuda.device_count()} CUDA devices here")
+        if chosen.type not in ("cpu", "cuda"):
+            raise UserError(f"device is '{device}'; allowed: auto, cpu, cuda, cuda:N")
+        torch.use_deterministic_algorithms(deterministic)
+        # Filling every new tensor would only find reads of uninitialised memory, at a cost.
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.backends.cudnn.benchmark = not deterministic
+        torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
+        return cls(chosen, precision == "bfloat16" or (precision == "auto" and has_bfloat16(chosen)))
+
+    def autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+
+    def images(self, pixels: Tensor) -> Tensor:
+        """uint8 [N, C, H, W] 0..255 on this device to float32 [0, 1], channels last (what convolutions like best)."""
+        return pixels.to(memory_format=torch.channels_last).float().div_(255)
+
+    def model(self, model: nn.Module) -> nn.Module:
+        """The model on this device, channels last, in place."""
+        return model.to(self.device, memory_format=torch.channels_last)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device has bfloat16 instructions (emulated bfloat16 is slower than float32)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))

@@ -1,0 +1,89 @@
+"""The one evaluator: clean accuracy, attack success rate, robust accuracy on the test images. Only it reads them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ntml_bench.data.base import Split
+from ntml_bench.engine import Engine
+
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class TriggeredTest:
+    """Triggered test images of the non-target classes: uint8 [M, C, H, W], with their true labels int64 [M]."""
+
+    split: Split
+    target_class: int
+
+
+def triggered_test(
+    engine: Engine, test: Split, trigger: Callable[[Tensor], Tensor], target_class: int
+) -> TriggeredTest:
+    """Put the trigger (float [0, 1] to float [0, 1]) on every test image whose true class is not the target, rounded to 8 bits."""
+    others = test[(test.labels != target_class).nonzero().flatten()]
+    images = torch.empty_like(others.images)
+    with torch.inference_mode():
+        for start in range(0, len(others), BATCH):
+            part = slice(start, start + BATCH)
+            pixels = trigger(others.images[part].float().div_(255))
+            images[part] = pixels.mul(255).round_().clamp_(0, 255).to(torch.uint8)
+    return TriggeredTest(Split(images, others.labels), target_class)
+
+
+def evaluate(engine: Engine, model: nn.Module, test: Split, triggered: TriggeredTest | None) -> dict[str, float | None]:
+    """ACC, ASR, RA in percent, and the mean probability (percent) of the true class on triggered images.
+
+    The last three are None where there is no trigger. The model is put into eval mode.
+    """
+    probabilities = _probabilities(engine, model, test.images)
+    metrics: dict[str, float | None] = {
+        "clean_accuracy": _percent(probabilities.argmax(1) == test.labels),
+        "attack_success_rate": None,
+        "robust_accuracy": None,
+        "true_class_probability": None,
+    }
+    if triggered is not None:
+        labels = triggered.split.labels
+        probabilities = _probabilities(engine, model, triggered.split.images)
+        answers = probabilities.argmax(1)
+        metrics["attack_success_rate"] = _percent(answers == triggered.target_class)
+        metrics["robust_accuracy"] = _percent(answers == labels)
+        metrics["true_class_probability"] = _percent(probabilities.gather(1, labels[:, None]))
+    return metrics
+
+
+def accuracy(engine: Engine, model: nn.Module, split: Split) -> float:
+    """Share (0 to 1) of images that are classified right: for what a defense selects on its clean budget."""
+    return float((_probabilities(engine, model, split.images).argmax(1) == split.labels).double().mean())
+
+
+def defense_effectiveness_rating(before: dict[str, float | None], after: dict[str, float | None]) -> float | None:
+    """DER in percent (Zhu et al., "Enhancing Fine-Tuning Based Backdoor Defense with Sharpness-Aware Minimization", ICCV 2023).
+
+    (max(0, ASR_before - ASR_after) - max(0, ACC_before - ACC_after) + 1) / 2, rates as shares of 1; None without a trigger.
+    """
+    asr_before, asr_after = before["attack_success_rate"], after["attack_success_rate"]
+    acc_before, acc_after = before["clean_accuracy"], after["clean_accuracy"]
+    if asr_before is None or asr_after is None or acc_before is None or acc_after is None:
+        return None
+    return (max(0.0, asr_before - asr_after) - max(0.0, acc_before - acc_after) + 100.0) / 2
+
+
+def _probabilities(engine: Engine, model: nn.Module, images: Tensor) -> Tensor:
+    """Softmax outputs float32 [N, classes]; images uint8."""
+    model.eval()
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(images), BATCH):
+            with engine.autocast():
+                logits = model(engine.images(images[start : start + BATCH]))
+            parts.append(logits.float().softmax(dim=1))
+    return torch.cat(parts)
+
+
+def _percent(values: Tensor) -> float:
+    return 100.0 * float(values.double().mean())

@@ -1,0 +1,122 @@
+"""The one training loop: attacks' surrogates, victims and defenses all go through `fit`."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ntml_bench.data.augmentation import augment
+from ntml_bench.data.base import AugmentationConfig, Split
+from ntml_bench.engine import Engine
+from ntml_bench.schema import number, one_of
+from ntml_bench.seeding import generator
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """SGD over `epochs` passes. `schedule`: how the learning rate goes over all steps; `one_cycle` rises to it over the
+    first `warmup` share of the steps and falls to 0 after (cosine both ways); `cosine` falls from it to 0."""
+
+    epochs: int = number(at_least=1)
+    batch_size: int = number(at_least=1)
+    learning_rate: float = number(above=0)
+    momentum: float = number(at_least=0, at_most=1)
+    nesterov: bool
+    weight_decay: float = number(at_least=0)
+    schedule: str = one_of("constant", "cosine", "one_cycle")
+    warmup: float = number(at_least=0, at_most=0.9)
+
+
+@dataclass(frozen=True)
+class TrainingConfig(Recipe):
+    """The recipe that a victim is trained with; `name` is that of its YAML file."""
+
+    name: str
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss is not a finite number any more."""
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Log = Callable[[dict[str, float]], None]
+
+
+def fit(
+    engine: Engine,
+    split: Split,
+    recipe: Recipe,
+    *,
+    models: Iterable[nn.Module],
+    loss: Loss,
+    augmentation: AugmentationConfig,
+    seed: int,
+    purpose: str,
+    log: Log,
+    learning_rates: Iterable[float] | None = None,
+    before_augmentation: Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]] | None = None,
+) -> None:
+    """Train `models` in place on `split` (on the engine's device) and leave them in eval mode.
+
+    `loss`: augmented float images [B, C, H, W] in [0, 1] and labels [B] to a scalar. `learning_rates`: one for each
+    model where they differ. `before_augmentation`: a change of each batch (images float, labels, random stream).
+    Every draw depends on `seed` and `purpose` alone. `log` gets epoch and mean loss after each epoch: the only
+    synchronisation with the device. Raises TrainingDivergedError.
+    """
+    models = list(models)
+    rates = list(learning_rates) if learning_rates is not None else [recipe.learning_rate] * len(models)
+    groups = [
+        {"params": [p for p in model.parameters() if p.requires_grad], "lr": rate} for model, rate in zip(models, rates, strict=True)
+    ]
+    optimizer = torch.optim.SGD(
+        groups, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay, fused=True
+    )
+    count = len(split)
+    # A last small batch would give BatchNorm poor statistics; what is left out differs from epoch to epoch.
+    batch_size = min(recipe.batch_size, count)
+    steps = count // batch_size
+    scheduler = _scheduler(optimizer, recipe, rates, steps * recipe.epochs)
+    order_rng = generator(seed, f"{purpose}/order", engine.device)
+    batch_rng = generator(seed, f"{purpose}/augmentation", engine.device)
+    for model in models:
+        model.train()
+    for epoch in range(recipe.epochs):
+        order = torch.randperm(count, generator=order_rng, device=engine.device)
+        total = torch.zeros((), device=engine.device)
+        for step in range(steps):
+            index = order[step * batch_size : (step + 1) * batch_size]
+            images, labels = engine.images(split.images[index]), split.labels[index]
+            if before_augmentation is not None:
+                images, labels = before_augmentation(images, labels, batch_rng)
+            images = augment(images, augmentation, batch_rng)
+            with engine.autocast():
+                value = loss(images, labels)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            optimizer.step()
+            scheduler.step()
+            total += value.detach()
+        mean = float(total) / steps
+        if mean != mean or mean in (float("inf"), float("-inf")):
+            raise TrainingDivergedError(f"{purpose}: the loss is {mean} in epoch {epoch + 1}")
+        log({"epoch": epoch + 1, "loss": mean})
+    for model in models:
+        model.eval()
+
+
+def cross_entropy_of(model: nn.Module) -> Loss:
+    """The loss of standard training."""
+    return lambda images, labels: functional.cross_entropy(model(images), labels)
+
+
+def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, rates: list[float], steps: int) -> Any:
+    schedulers = torch.optim.lr_scheduler
+    if recipe.schedule == "cosine":
+        return schedulers.CosineAnnealingLR(optimizer, T_max=steps)
+    if recipe.schedule == "one_cycle":
+        # One step more: the scheduler is stepped behind the last batch too, which OneCycleLR counts as beyond its end.
+        return schedulers.OneCycleLR(optimizer, max_lr=rates, total_steps=steps + 1, pct_start=recipe.warmup, cycle_momentum=False)
+    return schedulers.ConstantLR(optimizer, factor=1.0)
