@@ -1,0 +1,117 @@
+"""What a defense is: a backdoored model and what the defender has go in, a purified model comes out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from ntml_bench.data.base import AugmentationConfig, Split
+from ntml_bench.engine import Engine
+from ntml_bench.models import Classifier
+from ntml_bench.registry import Registry
+from ntml_bench.seeding import generator, stratified
+from ntml_bench.training import Recipe, cross_entropy_of, fit
+
+CLEAN_BUDGET = "clean_budget"
+POISONED_TRAINING_SET = "poisoned_training_set"
+
+
+@dataclass(frozen=True)
+class DefenseConfig:
+    """Settings that every defense has; a defense's own schema adds to them."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class DefenseContext:
+    """What the defender has; never the trigger, the list of poisons or a test image.
+
+    `model`: the backdoored model, in eval mode; the defense may change it. `clean_budget`: clean training images.
+    `poisoned_train`: the training set as the attacker left it; read it only where `needs` says so. `new_model()`: the same net with
+    fresh weights. `log(stage, values)`: training curves. `observe(name, model)`: has a model of a stage measured for the
+    record; it returns nothing, so that nothing can be chosen by it.
+    """
+
+    engine: Engine
+    model: Classifier
+    clean_budget: Split
+    poisoned_train: Split
+    num_classes: int
+    seed: int
+    augmentation: AugmentationConfig
+    new_model: Callable[[], Classifier]
+    log: Callable[[str, dict[str, float]], None]
+    observe: Callable[[str, Classifier], None]
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A random stream, on the engine's device, for one purpose of the defense."""
+        return generator(self.seed, f"defense/{purpose}", self.engine.device)
+
+    def copy_of_model(self) -> Classifier:
+        return deepcopy(self.model)
+
+    def fine_tune(self, model: Classifier, recipe: Recipe, stage: str) -> None:
+        """Cross-entropy on the clean budget with the training augmentation, in place: what most defenses contain."""
+        fit(
+            self.engine,
+            self.clean_budget,
+            recipe,
+            models=[model],
+            loss=cross_entropy_of(model),
+            augmentation=self.augmentation,
+            seed=self.seed,
+            purpose=f"defense/{stage}",
+            log=lambda values: self.log(stage, values),
+        )
+
+    def part_of_budget(self, share: float) -> Split:
+        """A seeded, stratified part of the clean budget, to select on."""
+        labels = self.clean_budget.labels.cpu()
+        count = max(1, round(share * len(labels)))
+        index = stratified(labels, count, generator(self.seed, "defense/part of the budget"))
+        return self.clean_budget[index.to(self.engine.device)]
+
+
+C = TypeVar("C", bound=DefenseConfig)
+
+
+class Defense(ABC, Generic[C]):
+    """A defense after the training. One file with a subclass and one YAML file in `conf/defense`.
+
+    `Config` is the schema of its settings. `needs` names what it is given: `clean_budget`, `poisoned_training_set`; the table
+    shows it. `version` counts changes that change results: it is part of the key of stored models.
+    """
+
+    Config: ClassVar[type[DefenseConfig]] = DefenseConfig
+    needs: ClassVar[tuple[str, ...]] = (CLEAN_BUDGET,)
+    version: ClassVar[int] = 1
+
+    def __init__(self, config: C) -> None:
+        self.config = config
+
+    def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:  # noqa: B027 (most have nothing to check)
+        """Raise UserError where the defense cannot work on such a model (untrained, on the CPU) or the settings do not go together."""
+
+    @abstractmethod
+    def purify(self, context: DefenseContext) -> Classifier:
+        """The purified model: of the same net, so that its saved weights load without the defense."""
+
+
+DEFENSES: Registry[Defense] = Registry("defense")
+
+
+def feature_maps(model: Classifier, modules: list[torch.nn.Module], images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Logits, and the outputs of the given modules of the model, in their order."""
+    found: dict[torch.nn.Module, Tensor] = {}
+    hooks = [module.register_forward_hook(lambda module, _, output: found.__setitem__(module, output)) for module in modules]
+    try:
+        logits = model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return logits, [found[module] for module in modules]

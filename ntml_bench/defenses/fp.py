@@ -1,0 +1,88 @@
+"""Fine-Pruning (Liu, Dolan-Gavitt, Garg, "Fine-Pruning: Defending Against Backdooring Attacks on DNNs", RAID 2018).
+
+Channels of the last feature layer that clean images hardly activate are pruned, the least active first, while the accuracy on a part of the clean
+budget stays within a tolerance; the rest is fine-tuned.
+
+Deviation: the layer is pruned where the classifier reads it (behind the last activation and the pool), by its columns of the
+last linear layer. For the logits that is the same as zeroing the channel, and it works for any net that ends in a linear layer.
+The published tolerance is on the accuracy of a validation set; here that is a part of the clean budget, never the test set.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ntml_bench.data.base import Split
+from ntml_bench.defenses.base import DEFENSES, Defense, DefenseConfig, DefenseContext
+from ntml_bench.models import Classifier
+from ntml_bench.schema import number
+from ntml_bench.training import Recipe
+
+
+@dataclass(frozen=True)
+class FinePruningConfig(DefenseConfig):
+    """`tolerance`: the share of the accuracy before that may be lost; `selection_share`: of the budget, to measure it on."""
+
+    tolerance: float = number(at_least=0, at_most=1)
+    selection_share: float = number(above=0, at_most=1)
+    recipe: Recipe
+
+
+@DEFENSES.register("fp")
+class FinePruning(Defense[FinePruningConfig]):
+    Config = FinePruningConfig
+
+    def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:
+        _ = model.head
+
+    def purify(self, context: DefenseContext) -> Classifier:
+        model = context.model
+        selection = context.part_of_budget(self.config.selection_share)
+        activity = head_inputs(context, model, context.clean_budget).mean(dim=0)
+        features = head_inputs(context, model, selection)
+        order = activity.argsort()
+        weight = model.head.weight
+        with torch.no_grad():
+            kept = channels_to_keep(features, selection.labels, weight, model.head.bias, order, self.config.tolerance)
+        context.log("pruning", {"epoch": 1, "pruned_channels": float((~kept).sum()), "channels": float(len(kept))})
+        with torch.no_grad():
+            weight.mul_(kept)
+        # Pruned stays pruned: without a gradient, weight decay and momentum leave a zero at zero.
+        hook = weight.register_hook(lambda gradient: gradient * kept)
+        try:
+            context.fine_tune(model, self.config.recipe, "fine-tuning")
+        finally:
+            hook.remove()
+        return model
+
+
+def channels_to_keep(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, order: Tensor, tolerance: float) -> Tensor:
+    """Which channels stay, bool [D]: `order` [D] is pruned from its front while the accuracy is at least (1 - tolerance) of before.
+
+    `features` [N, D] are the inputs of the last linear layer with `weight` [classes, D] and `bias` [classes]. At least one stays.
+    """
+    logits = features @ weight.T + bias
+    accuracies = torch.empty(len(order), dtype=torch.float64, device=order.device)
+    for pruned, channel in enumerate(order):  # logits with the first `pruned` channels gone
+        accuracies[pruned] = (logits.argmax(dim=1) == labels).double().mean()
+        logits = logits - features[:, channel, None] * weight[:, channel]
+    too_low = accuracies < (1 - tolerance) * accuracies[0]
+    first_too_low = int(too_low.long().argmax()) if bool(too_low.any()) else len(order)
+    kept = torch.ones(len(order), dtype=torch.bool, device=order.device)
+    kept[order[: first_too_low - 1]] = False  # accuracies[0] is never too low: something always stays
+    return kept
+
+
+def head_inputs(context: DefenseContext, model: Classifier, split: Split) -> Tensor:
+    """What the last linear layer reads, float32 [N, D], in eval mode without augmentation."""
+    collected: list[Tensor] = []
+    hook = model.head.register_forward_pre_hook(lambda _, inputs: collected.append(inputs[0].float()))
+    model.eval()
+    try:
+        with torch.no_grad(), context.engine.autocast():
+            for start in range(0, len(split), 500):
+                model(context.engine.images(split.images[start : start + 500]))
+    finally:
+        hook.remove()
+    return torch.cat(collected)

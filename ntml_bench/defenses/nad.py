@@ -1,0 +1,76 @@
+"""Neural Attention Distillation (Li et al., "Neural Attention Distillation: Erasing Backdoor Triggers from Deep Neural Networks", ICLR 2021).
+
+A teacher is the backdoored model, fine-tuned on the clean budget. The student, the backdoored model, is fine-tuned with the cross-entropy and, at
+the last stages of the net, the distance of its attention map to the teacher's (section 3.2): A = sum over channels of |F|^2, flattened,
+divided by its L2 norm; weights 500, 1000, 1000. Maps are taken before the pool.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ntml_bench.defenses.base import DEFENSES, Defense, DefenseConfig, DefenseContext, feature_maps
+from ntml_bench.errors import UserError
+from ntml_bench.models import Classifier
+from ntml_bench.training import Recipe, fit
+
+
+@dataclass(frozen=True)
+class NADConfig(DefenseConfig):
+    """`attention_weights`: one for each of as many last stages of the net."""
+
+    attention_weights: list[float]
+    teacher: Recipe
+    student: Recipe
+
+
+@DEFENSES.register("nad")
+class NAD(Defense[NADConfig]):
+    Config = NADConfig
+
+    def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:
+        stages = model.stages(len(self.config.attention_weights))
+        with torch.no_grad():
+            _, maps = feature_maps(model.eval(), stages, torch.zeros(1, *image_shape))
+        if any(features.dim() != 4 for features in maps):
+            raise UserError(f"defense nad needs feature maps [N, C, H, W]; the stages of {type(model.net).__name__} give none")
+
+    def purify(self, context: DefenseContext) -> Classifier:
+        config = self.config
+        student = context.model
+        teacher = deepcopy(student)
+        context.fine_tune(teacher, config.teacher, "teacher")
+        teacher.requires_grad_(False)
+        context.observe("teacher", teacher)
+        count = len(config.attention_weights)
+        student_stages, teacher_stages = student.stages(count), teacher.stages(count)
+
+        def loss(images: Tensor, labels: Tensor) -> Tensor:
+            with torch.no_grad():
+                _, teacher_maps = feature_maps(teacher, teacher_stages, images)
+            logits, student_maps = feature_maps(student, student_stages, images)
+            total = functional.cross_entropy(logits, labels)
+            for weight, ours, theirs in zip(config.attention_weights, student_maps, teacher_maps, strict=True):
+                total = total + weight * functional.mse_loss(attention(ours), attention(theirs))
+            return total
+
+        fit(
+            context.engine,
+            context.clean_budget,
+            config.student,
+            models=[student],
+            loss=loss,
+            augmentation=context.augmentation,
+            seed=context.seed,
+            purpose="defense/student",
+            log=lambda values: context.log("student", values),
+        )
+        return student
+
+
+def attention(features: Tensor) -> Tensor:
+    """Feature maps [N, C, H, W] to attention maps [N, H * W] of L2 norm 1, in float32."""
+    return functional.normalize(features.float().pow(2).sum(dim=1).flatten(1), dim=1)

@@ -1,0 +1,12 @@
+"""No defense: the backdoored model as it is, the first column of the table."""
+
+from ntml_bench.defenses.base import DEFENSES, Defense, DefenseConfig, DefenseContext
+from ntml_bench.models import Classifier
+
+
+@DEFENSES.register("none")
+class NoDefense(Defense[DefenseConfig]):
+    needs = ()
+
+    def purify(self, context: DefenseContext) -> Classifier:
+        return context.model

@@ -1,0 +1,144 @@
+"""NT-ML, a reconstruction from the abstract of "Backdoor Defense via Non-target Label Training and Mutual Learning" (arXiv 2508.05404).
+
+The abstract names the stages; losses, data of each stage and hyperparameters are our reading:
+
+1. Standard training has given the backdoored model. It is the teacher T.
+2. Non-target label training (NT), on the poisoned training set: the student S, from T's weights, learns T's outputs without the label y that
+   an image carries: q_k = [k != y] exp(z_T,k / t) / sum_{j != y} exp(z_T,j / t), L_NT = -t^2 sum_k q_k log softmax(z_S / t)_k. The softmax of S is over all
+   classes, so the label's own logit is pushed down: on a poisoned image, the attacker's class.
+3. Mutual learning (ML), on the clean budget: L_S = CE(z_S, y) + a KL_t(T || S), L_T = CE(z_T, y) + a KL_t(S || T), KL_t with t^2,
+   each model a constant for the other. The student is returned.
+
+Other readings and controls are settings: `mode: drop` leaves the label out of both softmaxes, `student_start: scratch`, `target: uniform`
+(nothing learned from T in NT), `mutual: ce_only | none`, `freeze_teacher`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ntml_bench.defenses.base import CLEAN_BUDGET, DEFENSES, POISONED_TRAINING_SET, Defense, DefenseConfig, DefenseContext
+from ntml_bench.errors import UserError
+from ntml_bench.models import Classifier
+from ntml_bench.schema import number, one_of
+from ntml_bench.training import Recipe, fit
+
+
+@dataclass(frozen=True)
+class NTMLConfig(DefenseConfig):
+    """`nt`: recipe of non-target training; `ml`: of mutual learning, its learning rate the student's; `alpha`: the weight a."""
+
+    mode: str = one_of("mask", "drop")
+    student_start: str = one_of("backdoored", "scratch")
+    target: str = one_of("teacher", "uniform")
+    mutual: str = one_of("mutual", "ce_only", "none")
+    freeze_teacher: bool
+    temperature: float = number(above=0)
+    alpha: float = number(at_least=0)
+    teacher_learning_rate: float = number(above=0)
+    nt: Recipe
+    ml: Recipe
+
+
+@DEFENSES.register("nt_ml")
+class NTML(Defense[NTMLConfig]):
+    Config = NTMLConfig
+    needs = (CLEAN_BUDGET, POISONED_TRAINING_SET)
+
+    def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:
+        config = self.config
+        if config.mode == "drop" and config.student_start == "backdoored":
+            raise UserError(
+                "defense.mode=drop leaves the label's logit as it is, so a student that starts from the backdoored weights keeps the backdoor; "
+                "use defense.student_start=scratch or defense.mode=mask"
+            )
+
+    def purify(self, context: DefenseContext) -> Classifier:
+        teacher = context.model
+        context.observe("teacher after ST", teacher)
+        student = context.copy_of_model() if self.config.student_start == "backdoored" else context.new_model()
+        self._non_target_training(context, teacher, student)
+        context.observe("student after NT", student)
+        if self.config.mutual != "none":
+            self._mutual_learning(context, teacher, student)
+            context.observe("teacher after ML", teacher)
+            context.observe("student after ML", student)
+        return student
+
+    def _non_target_training(self, context: DefenseContext, teacher: Classifier, student: Classifier) -> None:
+        config = self.config
+        teacher.eval().requires_grad_(False)
+
+        def loss(images: Tensor, labels: Tensor) -> Tensor:
+            with torch.no_grad():
+                outputs = teacher(images) if config.target == "teacher" else torch.zeros(len(labels), context.num_classes, device=images.device)
+            return non_target_loss(student(images), outputs, labels, config.temperature, config.mode)
+
+        fit(
+            context.engine,
+            context.poisoned_train,
+            config.nt,
+            models=[student],
+            loss=loss,
+            augmentation=context.augmentation,
+            seed=context.seed,
+            purpose="defense/non-target training",
+            log=lambda values: context.log("non-target training", values),
+        )
+        teacher.requires_grad_(True)
+
+    def _mutual_learning(self, context: DefenseContext, teacher: Classifier, student: Classifier) -> None:
+        config = self.config
+        alpha = config.alpha if config.mutual == "mutual" else 0.0
+        learns = config.mutual == "mutual" and not config.freeze_teacher
+
+        def loss(images: Tensor, labels: Tensor) -> Tensor:
+            logits = student(images)
+            total = functional.cross_entropy(logits, labels)
+            if alpha == 0:
+                return total
+            if not learns:
+                with torch.no_grad():
+                    outputs = teacher(images)
+                return total + alpha * divergence(outputs, logits, config.temperature)
+            teacher_logits = teacher(images)
+            total = total + alpha * divergence(teacher_logits.detach(), logits, config.temperature)
+            teacher_loss = functional.cross_entropy(teacher_logits, labels)
+            return total + teacher_loss + alpha * divergence(logits.detach(), teacher_logits, config.temperature)
+
+        fit(
+            context.engine,
+            context.clean_budget,
+            config.ml,
+            models=[student, teacher] if learns else [student],
+            learning_rates=[config.ml.learning_rate, config.teacher_learning_rate] if learns else None,
+            loss=loss,
+            augmentation=context.augmentation,
+            seed=context.seed,
+            purpose="defense/mutual learning",
+            log=lambda values: context.log("mutual learning", values),
+        )
+
+
+def non_target_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, mode: str) -> Tensor:
+    """Cross-entropy of the student [N, K] to the teacher's softmax without the label, times t^2, mean over the batch.
+
+    `mode` mask: the student's softmax is over all classes; drop: over the classes without the label, too.
+    """
+    is_label = functional.one_hot(labels, student.shape[1]).bool()
+    target = (teacher.float() / temperature).masked_fill(is_label, float("-inf")).softmax(dim=1)
+    logits = student.float() / temperature
+    if mode == "drop":
+        logits = logits.masked_fill(is_label, float("-inf"))
+    # The target is 0 at the label; there 0 * -inf would be no number.
+    log_probabilities = logits.log_softmax(dim=1).masked_fill(is_label, 0.0)
+    return -(temperature**2) * (target * log_probabilities).sum(dim=1).mean()
+
+
+def divergence(target: Tensor, logits: Tensor, temperature: float) -> Tensor:
+    """t^2 KL(softmax(target / t) || softmax(logits / t)), mean over the batch; both are logits [N, K]."""
+    ours = (logits.float() / temperature).log_softmax(dim=1)
+    theirs = (target.float() / temperature).log_softmax(dim=1)
+    return temperature**2 * functional.kl_div(ours, theirs, log_target=True, reduction="batchmean")
