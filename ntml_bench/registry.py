@@ -1,6 +1,6 @@
 """Names to classes, by decorator: how a method that stands in one file is found."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Generic, TypeVar
@@ -40,7 +40,7 @@ class Registry(Generic[T]):
         return iter(sorted(self._classes))
 
 
-def import_package_modules(package: str, path: list[str]) -> None:
+def import_package_modules(package: str, path: Iterable[str]) -> None:
     """Import every module of a package, so that a file put into its folder is registered without further edits."""
     for module in iter_modules(path):
         import_module(f"{package}.{module.name}")

@@ -55,42 +55,32 @@ def build(schema: type[T], values: Mapping[str, Any], where: str) -> T:
 
     Raises UserError for an unknown key (with the nearest one), a missing key, a wrong type, a value out of range.
     """
-    _check_keys(schema, values, where)
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema), dict(values))
-        settings = cast(T, OmegaConf.to_object(merged))
-    except OmegaConfBaseException as error:
-        reason = str(error).splitlines()[0]
-        key = ".".join(part for part in (where, str(getattr(error, "full_key", None) or "")) if part)
-        raise UserError(f"{key}: {reason}") from None
-    _check_values(settings, where)
-    return settings
-
-
-def _check_keys(schema: Any, values: Mapping[str, Any], where: str) -> None:
-    kinds = get_type_hints(schema)
-    names = [entry.name for entry in fields(schema)]
     prefix = f"{where}." if where else ""
+    names = [entry.name for entry in fields(cast(Any, schema))]
     for key in values:
         if key not in names:
             raise unknown(f"key in {where or 'the settings'}:", prefix + str(key), [prefix + name for name in names])
-    missing = [name for name in names if name not in values]
+    missing = [prefix + name for name in names if name not in values]
     if missing:
-        raise UserError(f"missing setting: {', '.join(prefix + name for name in missing)} (every value stands in a YAML file)")
-    for name in names:
+        raise UserError(f"missing setting: {', '.join(missing)} (every value stands in a YAML file)")
+    kinds = get_type_hints(schema)
+    structure = OmegaConf.structured(schema)
+    OmegaConf.set_readonly(structure, None)
+    converted: dict[str, Any] = {}
+    for entry in fields(cast(Any, schema)):
+        name, value = entry.name, values[entry.name]
         if is_dataclass(kinds[name]):
-            nested = values[name]
-            if not isinstance(nested, Mapping):
-                raise UserError(f"{prefix}{name} is {nested!r}; it is a group of settings")
-            _check_keys(kinds[name], nested, prefix + name)
-
-
-def _check_values(settings: Any, where: str) -> None:
-    prefix = f"{where}." if where else ""
-    for entry in fields(settings):
-        value = getattr(settings, entry.name)
-        if is_dataclass(value):
-            _check_values(value, prefix + entry.name)
+            if not isinstance(value, Mapping):
+                raise UserError(f"{prefix}{name} is {value!r}; it is a group of settings")
+            converted[name] = build(cast(Any, kinds[name]), value, prefix + name)
+            continue
+        try:
+            structure[name] = value
+        except OmegaConfBaseException as error:
+            raise UserError(f"{prefix}{name} is {value!r}: {str(error).splitlines()[0]}") from None
+        plain = structure[name]
+        converted[name] = OmegaConf.to_container(plain) if OmegaConf.is_config(plain) else plain
         check = cast("Check | None", entry.metadata.get("check"))
-        if check is not None and value is not None and not check.holds(value):
-            raise UserError(f"{prefix}{entry.name} is {value!r}; allowed: {check.allowed}")
+        if check is not None and converted[name] is not None and not check.holds(converted[name]):
+            raise UserError(f"{prefix}{name} is {converted[name]!r}; allowed: {check.allowed}")
+    return schema(**converted)

@@ -69,7 +69,8 @@ def fit(
     models = list(models)
     rates = list(learning_rates) if learning_rates is not None else [recipe.learning_rate] * len(models)
     groups = [
-        {"params": [p for p in model.parameters() if p.requires_grad], "lr": rate} for model, rate in zip(models, rates, strict=True)
+        {"params": [p for p in model.parameters() if p.requires_grad], "lr": rate}
+        for model, rate in zip(models, rates, strict=True)
     ]
     optimizer = torch.optim.SGD(
         groups, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay, fused=True
@@ -118,5 +119,7 @@ def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, rates: list[flo
         return schedulers.CosineAnnealingLR(optimizer, T_max=steps)
     if recipe.schedule == "one_cycle":
         # One step more: the scheduler is stepped behind the last batch too, which OneCycleLR counts as beyond its end.
-        return schedulers.OneCycleLR(optimizer, max_lr=rates, total_steps=steps + 1, pct_start=recipe.warmup, cycle_momentum=False)
+        return schedulers.OneCycleLR(
+            optimizer, max_lr=rates, total_steps=steps + 1, pct_start=recipe.warmup, cycle_momentum=False
+        )
     return schedulers.ConstantLR(optimizer, factor=1.0)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import floor
 from typing import ClassVar, Generic, TypeVar
 
 import torch
@@ -81,21 +82,24 @@ class Attack(ABC, Generic[C]):
     """A backdoor attack. One file with a subclass and one YAML file in `conf/attack`.
 
     `Config` is the schema of its settings. `clean_label`: whether it keeps the labels and so poisons images of the target
-    class only. The methods say what to do; which images are poisoned is drawn here, the same way for all.
+    class only. `version` counts changes that change results: it is part of the key of stored models. The methods say what to do; which images are poisoned is drawn here, the same way for all.
     """
 
     Config: ClassVar[type[AttackConfig]] = AttackConfig
     clean_label: ClassVar[bool] = False
+    version: ClassVar[int] = 1
 
     def __init__(self, config: C) -> None:
         self.config = config
 
     def check(self, class_sizes: Tensor, image_shape: tuple[int, int, int]) -> None:
-        """Raise UserError where the settings do not fit the data: class sizes int64 [classes] of the training set, (C, H, W)."""
+        """Raise UserError where the settings do not fit the data: size of each class, int64 [classes], and (C, H, W)."""
         config = self.config
         classes = len(class_sizes)
         if config.target_class >= classes:
-            raise UserError(f"attack.target_class is {config.target_class}; the data set has {classes} classes: 0 to {classes - 1}")
+            raise UserError(
+                f"attack.target_class is {config.target_class}; the data set has {classes} classes: 0 to {classes - 1}"
+            )
         total = int(class_sizes.sum())
         target_size = int(class_sizes[config.target_class])
         available = target_size if self.clean_label else total - target_size
@@ -103,17 +107,28 @@ class Attack(ABC, Generic[C]):
         if wanted > available:
             which = "the target class" if self.clean_label else "the other classes"
             raise UserError(
-                f"attack.poisoning_rate is {config.poisoning_rate}: {wanted} of {total} training images, but {config.name} poisons "
-                f"images of {which} only, which has {available}; allowed: at most {available / total:.4g}"
+                f"attack.poisoning_rate is {config.poisoning_rate}: {wanted} of {total} training images, but {config.name} "
+                f"poisons images of {which} only ({available}); allowed: at most {rounded_down(available / total)}"
             )
 
     def choose(self, context: AttackContext) -> Tensor:
-        """Sorted indices int64 [P] (on the CPU) of the images to poison: of the target class where clean-label, else of the others."""
+        """Sorted indices int64 [P] (CPU) of the images to poison: of the target class if clean-label, else of the others."""
         labels = context.train.labels.cpu()
         is_target = labels == self.config.target_class
         candidates = (is_target if self.clean_label else ~is_target).nonzero().flatten()
         count = round(self.config.poisoning_rate * len(labels))
         return candidates[stratified(labels[candidates], count, context.generator("choice of poisons"))]
+
+    def all_poisons(
+        self, indices: Tensor, images: Tensor, state: dict[str, Tensor], notes: dict[str, str | int | float]
+    ) -> Poisoning:
+        """A poisoning without covers: float `images` [P, C, H, W] in [0, 1] are quantised, and every label is the target class.
+
+        So it is for both kinds: a clean-label attack poisons images of the target class only. `indices` as from `choose`.
+        """
+        labels = torch.full((len(indices),), self.config.target_class, device=images.device)
+        is_poison = torch.ones(len(indices), dtype=torch.bool)
+        return Poisoning(indices, to_uint8(images), labels, is_poison, state, {"poisons": len(indices), **notes})
 
     @abstractmethod
     def poison(self, context: AttackContext) -> Poisoning:
@@ -121,10 +136,12 @@ class Attack(ABC, Generic[C]):
 
     @abstractmethod
     def trigger(self, images: Tensor, state: dict[str, Tensor]) -> Tensor:
-        """Test images with the trigger: float [N, C, H, W] in [0, 1] to the same; `state` is that of the poisoning, on the same device."""
+        """Test images with the trigger: float [N, C, H, W] in [0, 1] to the same; `state` of the poisoning on their device."""
 
-    def during_training(self, images: Tensor, labels: Tensor, state: dict[str, Tensor], rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """For attacks that control the training: a clean batch (float [N, C, H, W] in [0, 1], before augmentation) to a poisoned one.
+    def during_training(
+        self, images: Tensor, labels: Tensor, state: dict[str, Tensor], rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """For attacks that control the training: a clean batch (float [N, C, H, W] in [0, 1], not augmented) to a poisoned one.
 
         Called only where `controls_training` is set; the model is then trained on the clean training set through this
         function, and the poisoned training set of `poison` is what a defender is given. `rng` lives on the images' device.
@@ -135,6 +152,11 @@ class Attack(ABC, Generic[C]):
 
 
 ATTACKS: Registry[Attack] = Registry("attack")
+
+
+def rounded_down(share: float) -> str:
+    """A share in a message, at most what it is, so that what is called allowed is allowed."""
+    return f"{floor(share * 1e6) / 1e6:g}"
 
 
 def to_float(images: Tensor) -> Tensor:

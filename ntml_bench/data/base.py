@@ -13,7 +13,7 @@ from ntml_bench.registry import Registry
 from ntml_bench.schema import number
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AugmentationConfig:
     """Random crop after zero padding of `crop_padding` pixels (0: none) and random horizontal flip."""
 
@@ -21,7 +21,7 @@ class AugmentationConfig:
     horizontal_flip: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
     """Settings that every data set has; a data set's own schema adds to them.
 

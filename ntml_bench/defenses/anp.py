@@ -56,7 +56,12 @@ class ANP(Defense[ANPConfig]):
         if threshold is None:
             threshold = self._choose_threshold(context, masks)
         pruned = prune(model, masks, threshold)
-        values = {"epoch": 1, "threshold": threshold, "pruned_channels": float(pruned), "channels": float(sum(map(len, masks.values())))}
+        values = {
+            "epoch": 1,
+            "threshold": threshold,
+            "pruned_channels": float(pruned),
+            "channels": float(sum(map(len, masks.values()))),
+        }
         context.log("pruning", values)
         return model
 
@@ -109,7 +114,9 @@ class ANP(Defense[ANPConfig]):
 
 def batch_norms(model: nn.Module) -> dict[str, BatchNorm]:
     """The BatchNorm layers that have a weight, by name."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, BatchNorm) and module.weight is not None}
+    return {
+        name: module for name, module in model.named_modules() if isinstance(module, BatchNorm) and module.weight is not None
+    }
 
 
 def masked_parameters(norms: dict[str, BatchNorm], weights: dict[str, Tensor], biases: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -119,7 +126,13 @@ def masked_parameters(norms: dict[str, BatchNorm], weights: dict[str, Tensor], b
 
 
 def objective(
-    model: nn.Module, norms: dict[str, BatchNorm], masks: dict[str, Tensor], images: Tensor, labels: Tensor, eps: float, trade_off: float
+    model: nn.Module,
+    norms: dict[str, BatchNorm],
+    masks: dict[str, Tensor],
+    images: Tensor,
+    labels: Tensor,
+    eps: float,
+    trade_off: float,
 ) -> Tensor:
     """a CE(m) + (1 - a) CE(m + d, 1 + e), with d, e = eps times the sign of the gradient of CE(m + d, 1 + e) at 0."""
 

@@ -94,7 +94,7 @@ class Defense(ABC, Generic[C]):
     def __init__(self, config: C) -> None:
         self.config = config
 
-    def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:  # noqa: B027 (most have nothing to check)
+    def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:
         """Raise UserError where the defense cannot work on such a model (untrained, on the CPU) or the settings do not go together."""
 
     @abstractmethod

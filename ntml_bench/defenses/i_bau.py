@@ -53,7 +53,8 @@ class IBAU(Defense[IBAUConfig]):
         for round_number in range(1, config.rounds + 1):
             order = torch.randperm(count, generator=rng, device=context.engine.device)
             batches = [
-                (context.engine.images(budget.images[index]), budget.labels[index]) for index in order.split(min(config.batch_size, count))
+                (context.engine.images(budget.images[index]), budget.labels[index])
+                for index in order.split(min(config.batch_size, count))
             ]
             delta = self._find_perturbation(model, batches)
             total = 0.0
@@ -85,7 +86,9 @@ class IBAU(Defense[IBAUConfig]):
         return delta * (self.config.radius / delta.norm().clamp_min(self.config.radius))
 
     def _inner_loss(self, model: Classifier, images: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
-        return lambda delta: -functional.cross_entropy(model(images + delta), labels) + self.config.penalty * delta.square().sum()
+        return lambda delta: (
+            -functional.cross_entropy(model(images + delta), labels) + self.config.penalty * delta.square().sum()
+        )
 
     def _outer_loss(self, model: Classifier, images: Tensor, labels: Tensor, carriers: int) -> Callable[[Tensor], Tensor]:
         carries = (torch.arange(len(labels), device=labels.device) < carriers)[:, None, None, None]

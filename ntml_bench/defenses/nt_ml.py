@@ -73,7 +73,11 @@ class NTML(Defense[NTMLConfig]):
 
         def loss(images: Tensor, labels: Tensor) -> Tensor:
             with torch.no_grad():
-                outputs = teacher(images) if config.target == "teacher" else torch.zeros(len(labels), context.num_classes, device=images.device)
+                outputs = (
+                    teacher(images)
+                    if config.target == "teacher"
+                    else torch.zeros(len(labels), context.num_classes, device=images.device)
+                )
             return non_target_loss(student(images), outputs, labels, config.temperature, config.mode)
 
         fit(

@@ -40,7 +40,9 @@ class Classifier(nn.Module):
         """The last linear layer; UserError for a net whose classifier is something else."""
         head = cast(Any, self.net).get_classifier()
         if not isinstance(head, nn.Linear):
-            raise UserError(f"{type(self.net).__name__} ends in {type(head).__name__}; this needs a net that ends in a linear layer")
+            raise UserError(
+                f"{type(self.net).__name__} ends in {type(head).__name__}; this needs a net that ends in a linear layer"
+            )
         return head
 
     def stages(self, count: int) -> list[nn.Module]:

@@ -46,7 +46,9 @@ class PreActResNet(nn.Module):
         inputs, reduction = widths[0], stem_stride
         for number, (width, depth) in enumerate(zip(widths, depths, strict=True), start=1):
             stride = 1 if number == 1 else 2
-            blocks = [PreActBlock(inputs if block == 0 else width, width, stride if block == 0 else 1) for block in range(depth)]
+            blocks = [
+                PreActBlock(inputs if block == 0 else width, width, stride if block == 0 else 1) for block in range(depth)
+            ]
             self.add_module(f"layer{number}", nn.Sequential(*blocks))
             inputs, reduction = width, reduction * stride
             self.feature_info.append({"num_chs": width, "reduction": reduction, "module": f"layer{number}"})

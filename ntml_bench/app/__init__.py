@@ -1,0 +1,1 @@
+"""The application: from a composed Hydra config to records, cell by cell."""

@@ -1,0 +1,166 @@
+"""One cell: checked, run through its stages, recorded."""
+
+import time
+import traceback
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ntml_bench.app.environment import environment
+from ntml_bench.app.settings import Settings
+from ntml_bench.app.stages import Stages
+from ntml_bench.data import ImageData
+from ntml_bench.data.budget import clean_budget
+from ntml_bench.defenses.base import CLEAN_BUDGET, POISONED_TRAINING_SET
+from ntml_bench.engine import Engine
+from ntml_bench.errors import UserError
+from ntml_bench.evaluation import defense_effectiveness_rating
+from ntml_bench.models import Classifier, ModelConfig, make_classifier
+from ntml_bench.store import Artifact, Store, key_of, plain, write_json
+
+RECORD_VERSION = 1
+
+
+class Cell:
+    """A cell with its data loaded and its settings checked against them; nothing is trained before `run`."""
+
+    def __init__(self, settings: Settings, data: ImageData) -> None:
+        general = settings.general
+        self.settings = settings
+        self.data = data
+        self.engine = Engine.create(general.device, general.precision, general.deterministic)
+        self.store = Store(Path(general.outputs) / "store")
+        self._check()
+        self._say: Callable[[str], None] = lambda _: None
+        self.stages = Stages(settings, self.store, self.engine, data, lambda text: self._say(text))
+        self.key = key_of(
+            {
+                "stage": "cell",
+                "version": RECORD_VERSION,
+                "victim": self.stages.victim_key,
+                "purified": self.stages.purified_key,
+                "floor": general.floor,
+                "labels": {group: settings.labels[group] for group in ("dataset", "model", "attack", "defense")},
+            }
+        )
+
+    @property
+    def name(self) -> str:
+        labels = self.settings.labels
+        return f"{labels['attack']} x {labels['defense']}, seed {self.settings.general.seed}"
+
+    @property
+    def failure_path(self) -> Path:
+        """Where the traceback of a failed run is."""
+        return self.store.root / f"cell-{self.key}.failed.json"
+
+    def record(self) -> dict[str, Any] | None:
+        """The record of a finished run, or None."""
+        return self.store.record("cell", self.key)
+
+    def run(self, say: Callable[[str], None]) -> dict[str, Any]:
+        """The record, from the store or made now. A failure is written down beside the store's artifacts, and raised."""
+        self._say = say
+        try:
+            record = self.store.get_or_make("cell", self.key, self._make).record
+        except Exception as error:
+            write_json(
+                self.failure_path,
+                {"error": f"{type(error).__name__}: {error}".splitlines()[0], "traceback": traceback.format_exc()},
+            )
+            raise
+        self.failure_path.unlink(missing_ok=True)
+        return record
+
+    def manifest_entry(self) -> dict[str, Any]:
+        """What the table must know of a cell before it is done."""
+        labels = self.settings.labels
+        return {
+            "key": self.key,
+            "seed": self.settings.general.seed,
+            "needs": list(self.settings.defense.needs),
+            "settings": self.resolved_settings(),
+            **{group: labels[group] for group in ("dataset", "model", "attack", "defense")},
+        }
+
+    def resolved_settings(self) -> dict[str, Any]:
+        """All settings that belong to the cell, as plain values (no paths, nothing of tracking)."""
+        settings = self.settings
+        dataset = plain(settings.dataset.config)
+        dataset.pop("root", None)
+        return {
+            "dataset": dataset,
+            "model": plain(settings.model),
+            "attack": plain(settings.attack.config),
+            "defense": plain(settings.defense.config),
+            "training": plain(settings.training),
+            **{name: getattr(settings.general, name) for name in ("seed", "clean_budget", "precision", "deterministic")},
+        }
+
+    def _make(self) -> Artifact:
+        start = time.perf_counter()
+        stages, settings = self.stages, self.settings
+        victim = stages.victim()
+        before = stages.evaluation("the victim", stages.victim_key, lambda: victim.model)
+        purified, defense_record = stages.purified()
+        after = stages.evaluation("the purified model", stages.purified_key, lambda: purified)
+        floor = None
+        if settings.general.floor and settings.attack.config.name != "none":
+            floor = stages.evaluation("the floor", stages.clean_key, stages.clean_model)["metrics"]
+        return Artifact(
+            {
+                "version": RECORD_VERSION,
+                "state": "done",
+                **self.manifest_entry(),
+                "before": before["metrics"],
+                "after": after["metrics"],
+                "floor": floor,
+                "defense_effectiveness_rating": None
+                if settings.defense.config.name == "none"
+                else defense_effectiveness_rating(before["metrics"], after["metrics"]),
+                "seconds": {
+                    "attack": sum(victim.record["seconds"].values()),
+                    "defense": defense_record["seconds"],
+                    "evaluation": before["seconds"] + after["seconds"],
+                    "total": time.perf_counter() - start,
+                },
+                "history": victim.record["history"] + defense_record["history"],
+                "stages": defense_record["stages"],
+                "notes": victim.record["notes"],
+                "data": {
+                    "fingerprint": self.data.fingerprint,
+                    "training_images": len(self.data.train),
+                    "test_images": len(self.data.test),
+                    "classes": list(self.data.class_names),
+                },
+                "environment": environment(self.engine),
+            },
+            {},
+        )
+
+    def _check(self) -> None:
+        """Raise UserError for settings that do not fit the data, the model or each other."""
+        settings, data = self.settings, self.data
+        attack, defense, general = settings.attack, settings.defense, settings.general
+        class_sizes = torch.bincount(data.train.labels.cpu(), minlength=data.num_classes)
+        attack.check(class_sizes, data.image_shape)
+        if POISONED_TRAINING_SET in defense.needs and not general.defender_has_training_set:
+            raise UserError(
+                f"defense {defense.config.name} needs the poisoned training set, but defender_has_training_set is false; "
+                "set it to true or choose a defense that needs the clean budget only"
+            )
+        if CLEAN_BUDGET in defense.needs:
+            # Which images the attack takes is not known yet; that there would be too few without any attack is.
+            untouched = torch.ones(len(data.train), dtype=torch.bool)
+            clean_budget(data.train.labels, untouched, general.clean_budget, general.seed)
+        defense.check(_untrained(settings.model, data.num_classes, data.image_shape), data.image_shape)
+
+
+@lru_cache(maxsize=4)
+def _untrained(config: ModelConfig, num_classes: int, image_shape: tuple[int, int, int]) -> Classifier:
+    """A model to look at, on the CPU."""
+    channels = image_shape[0]
+    return make_classifier(config, num_classes, image_shape, (torch.zeros(channels), torch.ones(channels)), seed=0)

@@ -1,0 +1,32 @@
+"""Where configs are, and what a composed config holds."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+
+def config_folder(name: str) -> Path:
+    """`conf` or `sweeps`: inside the package where it was installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / name
+    return installed if installed.is_dir() else package.parent / name
+
+
+class SweepsOnSearchPath(SearchPathPlugin):
+    """Makes the sweeps that come with the package known by name: `ntml-bench -cn digits_table`, from any folder."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        search_path.append("ntml_bench", f"file://{config_folder('sweeps')}")
+
+
+def split_config(composed: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
+    """A composed config without Hydra's own node, and the names of the options chosen in each group."""
+    choices = OmegaConf.to_container(composed.hydra.runtime.choices)
+    assert isinstance(choices, dict)
+    config = composed.copy()
+    with open_dict(config):
+        del config["hydra"]
+    return config, {str(group): option for group, option in choices.items()}

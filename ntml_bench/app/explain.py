@@ -1,0 +1,49 @@
+"""Hydra's and OmegaConf's errors in one clear message, with the nearest valid name."""
+
+import re
+from difflib import get_close_matches
+
+from omegaconf import OmegaConf
+
+from ntml_bench.app.composition import config_folder
+
+
+def explain(error: Exception) -> str:
+    """What a user should read of an error of composition: no traceback, the names that would have been right."""
+    message = str(error).strip()
+    cause = error.__cause__
+    missing = re.search(r"Could not find '(?:([\w/]+)/)?([^'/]+)'", message)
+    if missing:
+        options = re.findall(r"^\s+(\S+)$", message.partition("Available options")[2], re.MULTILINE)
+        group, option = missing.groups()
+        return f"unknown {group or 'config'} '{option}'.{_nearest(option, options)} Available: {', '.join(options) or 'see --help'}."
+    key = re.search(r"Could not override '([^']+)'", message)
+    if key:
+        known = _known_keys()
+        return f"unknown setting '{key[1]}'.{_nearest(key[1], known)}" + (
+            f" ({cause})" if cause and "not in struct" not in str(cause) else ""
+        )
+    return message
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    close = get_close_matches(name, names, n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def _known_keys() -> list[str]:
+    """Every setting of every option that comes with the package, dotted."""
+    folder = config_folder("conf")
+    keys = set()
+    for path in folder.rglob("*.yaml"):
+        parts = path.relative_to(folder).parts
+        group = f"{parts[0]}." if len(parts) == 2 and "_" not in parts[0] else ""
+        if len(parts) == 1 or group:
+            keys |= {group + key for key in _flat(OmegaConf.to_container(OmegaConf.load(path), resolve=False))}
+    return sorted(keys)
+
+
+def _flat(value: object, prefix: str = "") -> set[str]:
+    if not isinstance(value, dict):
+        return {prefix.removesuffix(".")}
+    return set().union(*(_flat(item, f"{prefix}{key}.") for key, item in value.items() if key not in ("hydra", "defaults")))

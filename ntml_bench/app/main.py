@@ -1,0 +1,58 @@
+"""`ntml-bench`: the Hydra application. One cell, or a grid of cells."""
+
+import os
+import sys
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from ntml_bench.app import launcher
+from ntml_bench.app.composition import SweepsOnSearchPath, config_folder
+from ntml_bench.app.explain import explain
+from ntml_bench.errors import UserError
+
+
+def run_cell(config: DictConfig) -> dict[str, float | None]:
+    """The task of a single run, and of each job of a launcher that starts processes of its own."""
+    # Here, because they import torch, which `--help` and `--cfg` do without.
+    from rich.console import Console
+
+    from ntml_bench.app.session import Session, add_to_manifest
+    from ntml_bench.app.settings import read_settings
+
+    session = Session(1, Console())
+    try:
+        cell = session.cell(read_settings(config, HydraConfig.get().runtime.choices))
+        add_to_manifest(cell)
+        record = session.run(cell)
+    finally:
+        session.close()
+    if record is None:
+        raise UserError(f"the cell failed: {session.failed[0]}\nIts traceback: {cell.failure_path}")
+    return record["after"]
+
+
+def main() -> None:
+    """Entry point: exit code 0, 1 for a mistake of the user or a failed cell, 130 for an interrupt."""
+    # Exceptions come out of Hydra as they are; they are put into words below.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    launcher.register()
+    Plugins.instance().register(SweepsOnSearchPath)
+    application = hydra.main(version_base="1.3", config_path=str(config_folder("conf")), config_name="config")(run_cell)
+    try:
+        application()
+    except UserError as error:
+        sys.exit(f"ntml-bench: {error}")
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"ntml-bench: {explain(error)}")
+    except KeyboardInterrupt:
+        print("\nntml-bench: interrupted; the same command goes on where it was", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""A composed config as typed settings; every mistake that can be seen without data or model is found here."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ntml_bench.attacks import ATTACKS, Attack
+from ntml_bench.data import DATASETS, Dataset
+from ntml_bench.defenses import DEFENSES, Defense
+from ntml_bench.errors import UserError, unknown
+from ntml_bench.models import ModelConfig
+from ntml_bench.registry import Registry
+from ntml_bench.schema import build, number, one_of
+from ntml_bench.tracking import TrackingConfig
+from ntml_bench.training import TrainingConfig
+
+GROUPS = ("dataset", "model", "attack", "defense", "training", "tracking")
+
+
+@dataclass(frozen=True)
+class GeneralConfig:
+    """The settings outside the groups.
+
+    `clean_budget`: share of the training set that the defender has clean. `defender_has_training_set`: whether defenses get the poisoned training
+    set. `floor`: whether to measure a clean model under the trigger (one more model to train). `deterministic`:
+    the same numbers on every run. `sweep`: the name under which cells are collected. `imports`: modules that register methods from outside.
+    """
+
+    seed: int = number(at_least=0)
+    clean_budget: float = number(above=0, at_most=1)
+    defender_has_training_set: bool
+    floor: bool
+    device: str
+    precision: str = one_of("auto", "float32", "bfloat16")
+    deterministic: bool
+    sweep: str
+    outputs: str
+    data_dir: str
+    imports: list[str]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that one cell is made from; `labels` are the names of the chosen options of each group."""
+
+    general: GeneralConfig
+    dataset: Dataset
+    model: ModelConfig
+    attack: Attack
+    defense: Defense
+    training: TrainingConfig
+    tracking: TrackingConfig
+    labels: dict[str, str]
+
+
+def read_settings(config: DictConfig, choices: Mapping[str, Any]) -> Settings:
+    """Typed settings from a composed config (without Hydra's own node) and the options chosen in each group.
+
+    Raises UserError.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UserError(f"missing setting: {', '.join(missing)}")
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)
+    general_keys = [entry.name for entry in fields(GeneralConfig)]
+    for key in values:
+        if key not in general_keys and key not in GROUPS:
+            raise unknown("setting", str(key), [*general_keys, *GROUPS])
+    for group in GROUPS:
+        if not isinstance(values.get(group), dict):
+            raise UserError(f"no option chosen for '{group}'; ntml-bench --help lists them")
+    general = build(GeneralConfig, {key: values[key] for key in general_keys if key in values}, "")
+    import_extensions(general.imports)
+    if not general.sweep or Path(general.sweep).name != general.sweep or general.sweep.startswith("."):
+        raise UserError(f"sweep is {general.sweep!r}; it names a folder: no slash, not empty, no dot in front")
+    labels = {group: str(choices.get(group)) for group in GROUPS}
+    model = build(ModelConfig, values["model"], "model")
+    if labels["model"] == "timm":
+        labels["model"] = model.name
+    return Settings(
+        general=general,
+        dataset=_method(DATASETS, values["dataset"], "dataset"),
+        model=model,
+        attack=_method(ATTACKS, values["attack"], "attack"),
+        defense=_method(DEFENSES, values["defense"], "defense"),
+        training=build(TrainingConfig, values["training"], "training"),
+        tracking=build(TrackingConfig, values["tracking"], "tracking"),
+        labels=labels,
+    )
+
+
+def _method(registry: Registry[Any], values: Mapping[str, Any], group: str) -> Any:
+    name = values.get("name")
+    if not isinstance(name, str):
+        raise UserError(f"{group}.name is {name!r}; it names the {group}'s class, one of: {', '.join(registry)}")
+    cls = registry[name]
+    return cls(build(cls.Config, values, group))
+
+
+def import_extensions(modules: list[str]) -> None:
+    """Import what registers methods from outside the package: entry points `ntml_bench`, then the modules of `imports`.
+
+    Modules are also looked for in the working directory. UserError where one cannot be imported.
+    """
+    for entry_point in entry_points(group="ntml_bench"):
+        entry_point.load()
+    if modules and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    for name in modules:
+        try:
+            import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not name.startswith(error.name):
+                raise
+            raise UserError(
+                f"imports names '{name}', but there is no such module in the working directory or the environment"
+            ) from None

@@ -1,0 +1,89 @@
+"""Narcissus: a universal perturbation that points inward to the target class, on very few images with their right labels.
+
+Zeng, Pan, Just, Lyu, Qiu, Jia, "Narcissus: A Practical Clean-Label Backdoor Attack with Limited Information", CCS 2023
+(arXiv 2204.05255), the trigger synthesis: a surrogate is warmed up on the target class; delta, |delta|_inf <= epsilon,
+minimises its loss on delta-carrying images of the target class under their own label; delta is added to a few of them
+before augmentation, and `test_amplification` times delta to the test images.
+
+Published setting: CIFAR-10, target class 2, 25 poisons of 50,000, tested at 3 delta. No number of ours to check against: the
+BackdoorBench leaderboard does not have the attack.
+
+Deviations:
+- The surrogate is a classifier trained on all training images with the victim's recipe. The paper's attacker has only the
+  target class and public out-of-distribution images (Tiny-ImageNet): ours knows more. The record says so.
+- The warm-up is the benchmark's own SGD at `warmup_learning_rate` (the official code: RAdam at 0.1).
+- A round is one minibatch (the official code: one pass over the target class, some 15 minibatches for CIFAR-10).
+- delta is projected onto the bound after every step, as in the paper (the official code clips it in the forward pass, where a
+  pixel beyond the bound gets no gradient). Its learning rate is on images in [0, 1]: the official 0.01 is on [-1, 1].
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ntml_bench.attacks.base import ATTACKS, Attack, AttackConfig, AttackContext, Poisoning, to_float
+from ntml_bench.schema import number
+
+
+@dataclass(frozen=True)
+class NarcissusConfig(AttackConfig):
+    """`epsilon`: bound of delta in levels of 0..255; `test_amplification`: factor on delta at test time.
+
+    `warmup_epochs`, `warmup_learning_rate`: of the surrogate on the target class (0 epochs: none). `rounds` minibatches of
+    `batch_size` images (at most the class) and RAdam's `learning_rate` (images in [0, 1]) make delta.
+    """
+
+    epsilon: float = number(above=0, at_most=255)
+    test_amplification: float = number(above=0)
+    warmup_epochs: int = number(at_least=0)
+    warmup_learning_rate: float = number(above=0)
+    rounds: int = number(at_least=1)
+    batch_size: int = number(at_least=1)
+    learning_rate: float = number(above=0)
+
+
+@ATTACKS.register("narcissus")
+class Narcissus(Attack[NarcissusConfig]):
+    Config: ClassVar[type[AttackConfig]] = NarcissusConfig
+    clean_label: ClassVar[bool] = True
+
+    def poison(self, context: AttackContext) -> Poisoning:
+        config, train = self.config, context.train
+        indices = self.choose(context)
+        target = train[(train.labels == config.target_class).nonzero().flatten()]
+        model = context.surrogate()
+        if config.warmup_epochs > 0:
+            context.fine_tune(model, target, config.warmup_epochs, config.warmup_learning_rate, "narcissus/warm-up")
+        delta = self.make_trigger(model, target.images, context.generator("narcissus/minibatches"))
+        images = to_float(train.images[indices.to(train.images.device)])
+        notes: dict[str, str | int | float] = {
+            "surrogate": "trained on all training images, in place of target class + public out-of-distribution images"
+        }
+        return self.all_poisons(indices, (images + delta).clamp(0, 1), {"delta": delta}, notes)
+
+    def make_trigger(self, model: nn.Module, images: Tensor, rng: torch.Generator) -> Tensor:
+        """delta, float [C, H, W], from `images` uint8 [N, C, H, W], those of the target class."""
+        config = self.config
+        epsilon = config.epsilon / 255
+        model.eval().requires_grad_(False)
+        delta = torch.zeros(images.shape[1:], device=images.device, requires_grad=True)
+        optimizer = torch.optim.RAdam([delta], lr=config.learning_rate)
+        batch_size = min(config.batch_size, len(images))
+        labels = torch.full((batch_size,), config.target_class, device=images.device)
+        # Shuffled passes one after the other, cut into minibatches; drawn at once, so that no round waits for the host.
+        passes = -(-config.rounds * batch_size // len(images))
+        order = torch.cat([torch.randperm(len(images), generator=rng) for _ in range(passes)])
+        for batch in order[: config.rounds * batch_size].view(config.rounds, batch_size).to(images.device):
+            loss = F.cross_entropy(model((to_float(images[batch]) + delta).clamp(0, 1)), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                delta.clamp_(-epsilon, epsilon)
+        return delta.detach()
+
+    def trigger(self, images: Tensor, state: dict[str, Tensor]) -> Tensor:
+        return (images + self.config.test_amplification * state["delta"].to(images.dtype)).clamp(0, 1)

@@ -1,0 +1,48 @@
+"""`cells.csv`: one row a cell, the machine-readable form of the table."""
+
+import csv
+from io import StringIO
+
+from ntml_bench.table.cells import Cell
+from ntml_bench.table.summary import Summary
+
+COLUMNS = (
+    "dataset",
+    "model",
+    "attack",
+    "defense",
+    "seed",
+    "clean_accuracy",
+    "attack_success_rate",
+    "robust_accuracy",
+    "defense_effectiveness_rating",
+    "undefended_clean_accuracy",
+    "undefended_attack_success_rate",
+    "seconds",
+    "state",
+    "key",
+)
+
+
+def row_of(cell: Cell) -> list[str]:
+    """The texts of a cell's row; numbers with two decimals, nothing where there is no number."""
+    numbers = (
+        cell.after.clean_accuracy,
+        cell.after.attack_success_rate,
+        cell.after.robust_accuracy,
+        cell.defense_effectiveness_rating,
+        cell.before.clean_accuracy,
+        cell.before.attack_success_rate,
+        cell.seconds,
+    )
+    texts = ["" if value is None else f"{value:.2f}" for value in numbers]
+    return [cell.dataset, cell.model, cell.attack, cell.defense, str(cell.seed), *texts, cell.state, cell.key]
+
+
+def render_csv(summary: Summary) -> str:
+    """All cells in grid order."""
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(row_of(cell) for cell in summary.cells)
+    return text.getvalue()

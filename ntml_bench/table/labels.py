@@ -1,0 +1,131 @@
+"""Names for the axes of a table, so that two cells share a name only if nothing but their seed differs.
+
+The name of a config option is enough while a sweep varies options only. An ablation varies values *within* an option;
+the values that differ are then written behind the name: `nt_ml (temperature=4)`.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+METHOD_GROUPS = ("dataset", "model", "attack", "defense")
+
+
+class Labels(NamedTuple):
+    """Where a cell stands: the block (dataset, model), the row (attack) and the column (defense)."""
+
+    dataset: str
+    model: str
+    attack: str
+    defense: str
+
+
+def label_cells(cells: Sequence[Mapping[str, Any]]) -> list[Labels]:
+    """The labels of the cells of a manifest, in its order.
+
+    Each label gets the settings of its own group that differ between cells that would otherwise share the label;
+    a training recipe or a top-level value (`clean_budget`) is part of the model's label, because two recipes must not
+    stand in one block. A defense is compared within its row, an attack within its block: a value that follows the
+    attack (an interpolation) then needs no label, while cells that could be taken for seeds always get one.
+    """
+    flat = [_flat(cell.get("settings") or {}) for cell in cells]
+    groups = [{group: _of_group(settings, group) for group in (*METHOD_GROUPS, "recipe")} for settings in flat]
+
+    def extend(group: str, scope: Callable[[int], Hashable], names: Sequence[str]) -> list[str]:
+        return _extended(names, [entry[group] for entry in groups], [scope(index) for index in range(len(cells))])
+
+    dataset = extend("dataset", lambda i: cells[i]["dataset"], [cell["dataset"] for cell in cells])
+    model = extend("model", lambda i: (dataset[i], cells[i]["model"]), [cell["model"] for cell in cells])
+    model = extend("recipe", lambda i: (dataset[i], model[i]), model)
+    block = list(zip(dataset, model, strict=True))
+    attack = extend("attack", lambda i: (block[i], cells[i]["attack"]), [cell["attack"] for cell in cells])
+    # A key that differs in one row is written in every row of the block, so that a column has one name from top to bottom.
+    varying = _varying_by(
+        [(block[i], cell["defense"]) for i, cell in enumerate(cells)],
+        [(block[i], attack[i], cell["defense"]) for i, cell in enumerate(cells)],
+        [entry["defense"] for entry in groups],
+    )
+    defense = [
+        _with_settings(cell["defense"], groups[i]["defense"], varying[(block[i], cell["defense"])])
+        for i, cell in enumerate(cells)
+    ]
+    return _apart([Labels(*parts) for parts in zip(dataset, model, attack, defense, strict=True)], flat)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Dotted keys and values as text, without the seed."""
+    flat: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        elif prefix or key != "seed":
+            flat[prefix + key] = _text(value)
+    return flat
+
+
+def _text(value: Any) -> str:
+    """A value as it is shown: 4.0 as 4; a text in quotes only where it would read as another kind of value."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, str):
+        return json.dumps(value, separators=(",", ":"), sort_keys=True)
+    try:
+        json.loads(value)
+    except ValueError:
+        return value
+    return json.dumps(value)
+
+
+def _of_group(settings: Mapping[str, str], group: str) -> dict[str, str]:
+    if group == "recipe":
+        return {key: value for key, value in settings.items() if key.split(".")[0] not in METHOD_GROUPS}
+    return {key.removeprefix(f"{group}."): value for key, value in settings.items() if key.startswith(f"{group}.")}
+
+
+def _extended(names: Sequence[str], settings: Sequence[dict[str, str]], scopes: Sequence[Hashable]) -> list[str]:
+    varying = _varying_by(scopes, scopes, settings)
+    return [_with_settings(name, values, varying[scope]) for name, values, scope in zip(names, settings, scopes, strict=True)]
+
+
+def _varying_by(
+    owners: Sequence[Hashable], scopes: Sequence[Hashable], settings: Sequence[dict[str, str]]
+) -> dict[Hashable, list[str]]:
+    """For each owner the keys (in their order) that take two values within some scope of it."""
+    seen: dict[tuple[Hashable, Hashable, str], set[str]] = defaultdict(set)
+    for owner, scope, values in zip(owners, scopes, settings, strict=True):
+        for key, value in values.items():
+            seen[(owner, scope, key)].add(value)
+    varying: dict[Hashable, list[str]] = {owner: [] for owner in owners}
+    for (owner, _, key), values in seen.items():
+        if len(values) > 1 and key not in varying[owner]:
+            varying[owner].append(key)
+    return varying
+
+
+def _with_settings(name: str, settings: Mapping[str, str], keys: Sequence[str]) -> str:
+    shown = ", ".join(f"{key}={settings[key]}" for key in keys if key in settings)
+    if not shown:
+        return name
+    if name.endswith(")"):
+        return f"{name[:-1]}, {shown})"
+    return f"{name} ({shown})"
+
+
+def _apart(labels: Sequence[Labels], settings: Sequence[dict[str, str]]) -> list[Labels]:
+    """The last word: cells that share all labels and yet differ (a key only some of them have) are numbered apart."""
+    variants: dict[Labels, list[dict[str, str]]] = defaultdict(list)
+    for label, values in zip(labels, settings, strict=True):
+        if values not in variants[label]:
+            variants[label].append(values)
+    apart = []
+    for label, values in zip(labels, settings, strict=True):
+        number = variants[label].index(values) + 1
+        several = len(variants[label]) > 1
+        apart.append(label._replace(defense=f"{label.defense} (variant {number})") if several else label)
+    return apart
+
+
+def option_of(label: str) -> str:
+    """The name of the config option that a label begins with."""
+    return label.split(" (", maxsplit=1)[0]

@@ -1,0 +1,83 @@
+"""`ntml-table`: render the table of a sweep again from its records, without training anything."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ntml_bench.errors import UserError, unknown
+from ntml_bench.table.cells import MANIFEST
+from ntml_bench.table.render import FILES, FORMATS, render_sweep
+from ntml_bench.table.view import DEFAULT_METRICS, parse_sections
+
+HOMES = ("sweeps", "reference")
+"""Folders below `outputs` that hold sweeps; the first one that has the name wins."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; 0 when rendered (an unfinished sweep too), 2 for a user's mistake."""
+    options = _parser().parse_args(arguments)
+    try:
+        sections = parse_sections(options.metrics)
+        folder = find_sweep(options.sweep, options.outputs)
+        target = options.to or options.outputs / "tables" / folder.resolve().name
+        formats = _formats(options.format)
+        summary = render_sweep(folder, target, formats, sections)
+    except UserError as error:
+        print(f"ntml-table: {error}", file=sys.stderr)
+        return 2
+    # Imported here so that --help is quick.
+    from rich.console import Console
+
+    from ntml_bench.table.terminal import print_table
+
+    console = Console()
+    if options.format is None:
+        print_table(summary, console, sections)
+        console.print()
+    for name in formats:
+        print(target / FILES[name])
+    return 0
+
+
+def find_sweep(name: str, outputs: Path) -> Path:
+    """The folder of a sweep given by name or by path; UserError with the nearest name where there is none."""
+    for folder in (*(outputs / home / name for home in HOMES), Path(name)):
+        if (folder / MANIFEST).is_file():
+            return folder
+    if Path(name).is_dir():
+        raise UserError(f"{name} holds no {MANIFEST}; it is not the folder of a sweep")
+    known = {path.parent.name for home in HOMES for path in (outputs / home).glob(f"*/{MANIFEST}")}
+    raise unknown("sweep", name, known)
+
+
+def _formats(text: str | None) -> tuple[str, ...]:
+    names = [name.strip() for name in (text or "all").split(",")]
+    if "all" in names:
+        return FORMATS
+    for name in names:
+        if name not in FORMATS:
+            raise unknown("format", name, (*FORMATS, "all"))
+    return tuple(dict.fromkeys(names))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ntml-table", description=__doc__)
+    parser.add_argument(
+        "sweep", help="name of a sweep (a folder in OUTPUTS/sweeps or OUTPUTS/reference), or any folder with a manifest"
+    )
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="where runs were written (default: outputs)")
+    parser.add_argument(
+        "--format", help=f"some of {', '.join(FORMATS)}, all: only write these files; without it, print the table and write all"
+    )
+    parser.add_argument("--to", type=Path, metavar="DIR", help="folder for the files (default: OUTPUTS/tables/NAME)")
+    parser.add_argument(
+        "--metrics",
+        default=DEFAULT_METRICS,
+        help="which of acc, asr, ra, der: a slash within a cell, a comma between sections (default: %(default)s)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Files of a table: each format written whole or not at all."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from uuid import uuid4
+
+from ntml_bench.errors import unknown
+from ntml_bench.table.cells import read_sweep
+from ntml_bench.table.delimited import render_csv
+from ntml_bench.table.latex import render_latex
+from ntml_bench.table.markdown import render_markdown
+from ntml_bench.table.summary import Summary, summarise
+from ntml_bench.table.view import DEFAULT_SECTIONS, Sections
+from ntml_bench.table.web import render_html
+
+FILES = {"csv": "cells.csv", "md": "table.md", "tex": "table.tex", "html": "table.html", "png": "table.png"}
+FORMATS = tuple(FILES)
+
+
+def render_sweep(
+    sweep_folder: Path, target: Path, formats: Iterable[str] = FORMATS, sections: Sections = DEFAULT_SECTIONS
+) -> Summary:
+    """Read the sweep in `sweep_folder` and write its table into `target`, finished or not.
+
+    Raises UserError for a folder without a readable manifest and for an unknown format.
+    """
+    wanted = tuple(formats)
+    for name in wanted:
+        if name not in FILES:
+            raise unknown("format", name, FORMATS)
+    summary = summarise(read_sweep(sweep_folder))
+    target.mkdir(parents=True, exist_ok=True)
+    for name in wanted:
+        _write(target / FILES[name], _rendered(name, summary, sections))
+    return summary
+
+
+def _rendered(name: str, summary: Summary, sections: Sections) -> bytes:
+    if name == "png":
+        # Imported here: matplotlib takes a third of a second, which no other format needs.
+        from ntml_bench.table.image import render_png
+
+        return render_png(summary, sections)
+    if name == "csv":
+        return render_csv(summary).encode()
+    render = {"md": render_markdown, "tex": render_latex, "html": render_html}[name]
+    return render(summary, sections).encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp-{uuid4().hex}")
+    temporary.write_bytes(content)
+    temporary.replace(path)

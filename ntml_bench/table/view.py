@@ -1,0 +1,189 @@
+"""What every rendering shows, as text: headers, the words in a cell, the caption, the list of what is unfinished."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+from ntml_bench.errors import unknown
+from ntml_bench.table.cells import Cell
+from ntml_bench.table.labels import option_of
+from ntml_bench.table.summary import Block, Entry, Row, Summary
+
+SHORT = {
+    "clean_accuracy": "ACC",
+    "attack_success_rate": "ASR",
+    "robust_accuracy": "RA",
+    "defense_effectiveness_rating": "DER",
+}
+LEGEND = {
+    "ACC": "clean test images classified right",
+    "ASR": "triggered test images of other classes classified as the attacker's target",
+    "RA": "those same triggered images classified as their true class",
+    "DER": "defense effectiveness rating, (max(0, ASR drop) - max(0, ACC drop) + 100) / 2 in percent; 50 is no effect",
+}
+NEEDS = {"clean_budget": ("B", "the clean budget"), "poisoned_training_set": ("P", "the poisoned training set")}
+NO_NUMBER = "\N{EN DASH}"
+DROP = "↓"
+DROP_POINTS = 10.0
+"""A clean accuracy this many points below the undefended model's gets a mark: a low ASR alone is no success."""
+
+Sections = tuple[tuple[str, ...], ...]
+DEFAULT_METRICS = "acc/asr,ra/der"
+
+
+def parse_sections(text: str) -> Sections:
+    """`acc/asr,ra/der` as metric names: a section a comma, a slash within a cell. UserError for an unknown metric."""
+    names = {short.lower(): metric for metric, short in SHORT.items()}
+    sections = []
+    for part in text.lower().split(","):
+        for name in part.split("/"):
+            if name.strip() not in names:
+                raise unknown("metric", name.strip(), names)
+        sections.append(tuple(names[name.strip()] for name in part.split("/")))
+    return tuple(sections)
+
+
+DEFAULT_SECTIONS = parse_sections(DEFAULT_METRICS)
+
+
+def title_of(section: Sequence[str]) -> str:
+    return " / ".join(SHORT[metric] for metric in section)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's head: the option, the settings that tell it from others of that option, the codes of its needs."""
+
+    name: str
+    settings: tuple[str, ...]
+    needs: str
+    kind: Literal["floor", "undefended", "defense"]
+
+    @property
+    def heading(self) -> str:
+        return f"{self.name} ({', '.join(self.settings)})" if self.settings else self.name
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A cell of the table in words: numbers, their deviations, and a note where seeds are missing."""
+
+    numbers: str
+    deviations: str
+    note: str
+    best: bool
+    attack_success_rate: float | None
+
+
+def columns_of(block: Block) -> list[Column]:
+    """Floor and undefended first, then the defenses in grid order."""
+    heads = [Column("floor", ("clean model",), "", "floor"), Column("none", ("undefended",), "", "undefended")]
+    for label in block.defenses:
+        name, settings = split_label(label)
+        heads.append(Column(name, settings, needs_code(block.needs[label]), "defense"))
+    return heads
+
+
+def split_label(label: str) -> tuple[str, tuple[str, ...]]:
+    """`nt_ml (a=1, b=2)` as `nt_ml` and its settings."""
+    name = option_of(label)
+    inside = label[len(name) :].strip().removeprefix("(").removesuffix(")")
+    return name, tuple(inside.split(", ")) if inside else ()
+
+
+def needs_code(needs: Sequence[str]) -> str:
+    return "+".join(NEEDS.get(need, (need, ""))[0] for need in needs) or "0"
+
+
+def shown_row(row: Row, section: Sequence[str], *, average: bool = False) -> list[Shown]:
+    """The cells of a row, in the order of `columns_of`."""
+    reference = row.undefended.mean("clean_accuracy")
+    shown = [_shown(row.floor, section, average=average), _shown(row.undefended, section, average=average)]
+    for name, entry in row.defenses.items():
+        shown.append(_shown(entry, section, reference, best=name == row.best, average=average))
+    return shown
+
+
+def _shown(
+    entry: Entry, section: Sequence[str], reference: float | None = None, *, best: bool = False, average: bool = False
+) -> Shown:
+    if entry.done == 0:
+        return Shown(NO_NUMBER if average else entry.state or NO_NUMBER, "", "", False, None)
+    numbers, deviations = [], []
+    for metric in section:
+        found = entry.values.get(metric)
+        numbers.append(NO_NUMBER if found is None else f"{found.mean:.1f}")
+        deviations.append(NO_NUMBER if found is None or found.deviation is None else f"±{found.deviation:.1f}")
+        if metric == "clean_accuracy" and found and reference is not None and reference - found.mean >= DROP_POINTS:
+            numbers[-1] += DROP
+    return Shown(
+        " / ".join(numbers),
+        " / ".join(deviations) if any(text != NO_NUMBER for text in deviations) else "",
+        "" if entry.complete else f"{entry.done} of {entry.planned}",
+        best,
+        entry.mean("attack_success_rate"),
+    )
+
+
+def status(summary: Summary) -> str:
+    """One sentence on how far the sweep is."""
+    total, done = len(summary.cells), summary.count("done")
+    if done == total:
+        return f"Sweep {summary.sweep}: all {total} cells done."
+    rest = [f"{summary.count(state)} {state}" for state in ("failed", "running", "missing") if summary.count(state)]
+    return f"Sweep {summary.sweep}: {done} of {total} cells done, {', '.join(rest)}."
+
+
+def heading_of(block: Block) -> str:
+    """Dataset, model and seeds of a block; a single run is called one."""
+    if len(block.seeds) == 1:
+        return f"{block.dataset}, {block.model}, 1 seed ({block.seeds[0]}): single runs, no deviations"
+    seeds = ", ".join(map(str, block.seeds))
+    return f"{block.dataset}, {block.model}, {len(block.seeds)} seeds ({seeds}): mean and sample standard deviation"
+
+
+def legend(summary: Summary, sections: Sections, best_mark: str) -> list[str]:
+    """What the abbreviations and marks mean; `best_mark` is how the rendering marks the best defense."""
+    used = dict.fromkeys(SHORT[metric] for section in sections for metric in section)
+    lines = ["All numbers are percent. " + " ".join(f"{short}: {LEGEND[short]}." for short in used)]
+    lines.append(
+        "floor: a clean model of the same recipe under the same trigger (mean only); no defense can be expected below it."
+        " none: the backdoored model, undefended."
+    )
+    marks = f"{best_mark}: best defense of the row, the highest mean DER."
+    if "ACC" in used:
+        marks += f" {DROP}: ACC at least {DROP_POINTS:.0f} points below the undefended model."
+    if any(block.average for block in summary.blocks):
+        marks += " average: over the attacks; 'k of n': only k of n attacks are complete."
+    lines.append(marks)
+    needs = dict.fromkeys(need for block in summary.blocks for found in block.needs.values() for need in found)
+    if any(block.defenses for block in summary.blocks):
+        codes = [f"{code}: {words}" for need in needs for code, words in [NEEDS.get(need, (need, need))]]
+        if any(not found for block in summary.blocks for found in block.needs.values()):
+            codes.append("0: nothing")
+        lines.append(f"What a defense needs besides the model: {'; '.join(codes)}.")
+    if any(option_of(defense).startswith("nt_ml") for block in summary.blocks for defense in block.defenses):
+        lines.append(
+            "nt_ml is a reconstruction from the abstract of NT-ML (arXiv 2508.05404), not the authors' code;"
+            " its numbers are not the paper's."
+        )
+    return lines
+
+
+def unfinished(summary: Summary) -> list[str]:
+    """What is not done: a line a failed cell with its error, a line a row for running and missing ones."""
+
+    def place(cell: Cell) -> str:
+        several = len(summary.blocks) > 1
+        return (f"{cell.dataset}, {cell.model}, " if several else "") + cell.attack
+
+    lines = [
+        f"failed: {place(cell)}: {cell.defense} seed {cell.seed}: {cell.error}"
+        for cell in summary.unfinished
+        if cell.state == "failed"
+    ]
+    for state in ("running", "missing"):
+        for where, cells in groupby((cell for cell in summary.unfinished if cell.state == state), key=place):
+            lines.append(f"{state}: {where}: " + ", ".join(f"{cell.defense} seed {cell.seed}" for cell in cells))
+    return lines
