@@ -2,11 +2,15 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import torch
+import torch.utils.deterministic
 from torch import Tensor, nn
 
 from ntml_bench.errors import UserError
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Engine:
             raise UserError(f"device is '{device}'; allowed: auto, cpu, cuda, cuda:N")
         torch.use_deterministic_algorithms(deterministic)
         # Filling every new tensor would only find reads of uninitialised memory, at a cost.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        cast(Any, torch.utils.deterministic).fill_uninitialized_memory = False
         torch.backends.cudnn.benchmark = not deterministic
         torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
         return cls(chosen, precision == "bfloat16" or (precision == "auto" and has_bfloat16(chosen)))
@@ -46,9 +50,9 @@ class Engine:
         """uint8 [N, C, H, W] 0..255 on this device to float32 [0, 1], channels last (what convolutions like best)."""
         return pixels.to(memory_format=torch.channels_last).float().div_(255)
 
-    def model(self, model: nn.Module) -> nn.Module:
+    def model(self, model: M) -> M:
         """The model on this device, channels last, in place."""
-        return model.to(self.device, memory_format=torch.channels_last)
+        return cast(Any, model).to(self.device, memory_format=torch.channels_last)
 
 
 def has_bfloat16(device: torch.device) -> bool:

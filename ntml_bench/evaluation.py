@@ -21,7 +21,7 @@ class TriggeredTest:
 
 
 def triggered_test(test: Split, trigger: Callable[[Tensor], Tensor], target_class: int) -> TriggeredTest:
-    """Put the trigger (float [0, 1] to float [0, 1]) on every test image whose true class is not the target, rounded to 8 bits."""
+    """Put the trigger (float [0, 1] to the same) on every test image of another class than the target, rounded to 8 bits."""
     others = test[(test.labels != target_class).nonzero().flatten()]
     images = torch.empty_like(others.images)
     with torch.inference_mode():

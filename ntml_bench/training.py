@@ -15,7 +15,7 @@ from ntml_bench.schema import number, one_of
 from ntml_bench.seeding import generator
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """SGD over `epochs` passes. `schedule`: how the learning rate goes over all steps; `one_cycle` rises to it over the
     first `warmup` share of the steps and falls to 0 after (cosine both ways); `cosine` falls from it to 0."""
@@ -30,7 +30,7 @@ class Recipe:
     warmup: float = number(at_least=0, at_most=0.9)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig(Recipe):
     """The recipe that a victim is trained with; `name` is that of its YAML file."""
 

@@ -16,10 +16,19 @@ def explain(error: Exception) -> str:
     if missing:
         options = re.findall(r"^\s+(\S+)$", message.partition("Available options")[2], re.MULTILINE)
         group, option = missing.groups()
-        return f"unknown {group or 'config'} '{option}'.{_nearest(option, options)} Available: {', '.join(options) or 'see --help'}."
+        available = ", ".join(options) or "see --help"
+        return f"unknown {group or 'config'} '{option}'.{_nearest(option, options)} Available: {available}."
+    sweep = re.search(r"Cannot find primary config '([^']+)'", message)
+    if sweep:
+        sweeps = [path.stem for path in config_folder("sweeps").glob("*.yaml")]
+        available = ", ".join(sorted(sweeps))
+        return f"unknown sweep '{sweep[1]}'.{_nearest(sweep[1], sweeps)} Available: {available}; -cd names another folder."
     key = re.search(r"Could not override '([^']+)'", message)
     if key:
         known = _known_keys()
+        if key[1] in known:
+            group = key[1].partition(".")[0]
+            return f"the setting '{key[1]}' is not one of the chosen {group}'s (in a sweep: not of every chosen {group}'s)"
         return f"unknown setting '{key[1]}'.{_nearest(key[1], known)}" + (
             f" ({cause})" if cause and "not in struct" not in str(cause) else ""
         )

@@ -10,7 +10,6 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ntml_bench.app import launcher
 from ntml_bench.app.composition import SweepsOnSearchPath, config_folder
 from ntml_bench.app.explain import explain
 from ntml_bench.errors import UserError
@@ -40,7 +39,6 @@ def main() -> None:
     """Entry point: exit code 0, 1 for a mistake of the user or a failed cell, 130 for an interrupt."""
     # Exceptions come out of Hydra as they are; they are put into words below.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    launcher.register()
     Plugins.instance().register(SweepsOnSearchPath)
     application = hydra.main(version_base="1.3", config_path=str(config_folder("conf")), config_name="config")(run_cell)
     try:

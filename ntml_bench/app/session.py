@@ -35,6 +35,7 @@ class Session:
 
     def cell(self, settings: Settings) -> Cell:
         """The cell of these settings, checked. Raises UserError."""
+        self._tracker_of(settings)  # says now, not behind the first cell, that W&B is missing
         return Cell(settings, self._load(settings))
 
     def run(self, cell: Cell) -> dict[str, Any] | None:

@@ -23,13 +23,14 @@ from ntml_bench.training import TrainingConfig
 GROUPS = ("dataset", "model", "attack", "defense", "training", "tracking")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GeneralConfig:
     """The settings outside the groups.
 
-    `clean_budget`: share of the training set that the defender has clean. `defender_has_training_set`: whether defenses get the poisoned training
-    set. `floor`: whether to measure a clean model under the trigger (one more model to train). `deterministic`:
-    the same numbers on every run. `sweep`: the name under which cells are collected. `imports`: modules that register methods from outside.
+    `clean_budget`: share of the training set that the defender has clean. `defender_has_training_set`: whether defenses
+    get the poisoned training set. `floor`: whether to measure a clean model under the trigger (one more model to train).
+    `deterministic`: the same numbers on every run. `sweep`: the name under which cells are collected. `imports`: modules
+    that register methods from outside.
     """
 
     seed: int = number(at_least=0)
@@ -45,7 +46,7 @@ class GeneralConfig:
     imports: list[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """Everything that one cell is made from; `labels` are the names of the chosen options of each group."""
 

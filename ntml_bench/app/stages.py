@@ -55,7 +55,7 @@ class InEngine(nn.Module):
 
 
 class Stages:
-    """The stages of one cell, made on demand. `say` is told what is going on; `defense/...` draws depend on the cell's seed alone."""
+    """The stages of one cell, made on demand; `say` is told what is going on."""
 
     def __init__(self, settings: Settings, store: Store, engine: Engine, data: ImageData, say: Callable[[str], None]) -> None:
         self.settings = settings
@@ -172,12 +172,12 @@ class Stages:
         prepared = time.perf_counter()
         state = {name: value.to(device) for name, value in poisoning.state.items()}
         model = self.new_model(self.seed)
-        before = None
-        if attack.controls_training:
-            # The attacker poisons each batch of the clean set; `poisoning` is the set that the defender finds.
-            def before(images: Tensor, labels: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-                return attack.during_training(images, labels, state, rng)
 
+        def poison_batch(images: Tensor, labels: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+            return attack.during_training(images, labels, state, rng)
+
+        # Where the attacker poisons each batch of the clean set, `poisoning` is the set that the defender finds.
+        before = poison_batch if attack.controls_training else None
         what = "training the clean model" if attack.config.name == "none" else f"training with {attack.config.name}"
         seen = train if attack.controls_training else poisoning.apply(train)
         history = self._fit(model, seen, self.settings.training, self.seed, "victim", what, before)
@@ -200,7 +200,8 @@ class Stages:
     def _attack_context(self) -> AttackContext:
         def surrogate() -> nn.Module:
             key = key_of({"stage": "surrogate", **self._recipe})
-            return InEngine(self.engine, self._model_from(self.store.get_or_make("surrogate", key, self._train_surrogate).tensors))
+            artifact = self.store.get_or_make("surrogate", key, self._train_surrogate)
+            return InEngine(self.engine, self._model_from(artifact.tensors))
 
         def fine_tune(model: nn.Module, split: Split, epochs: int, learning_rate: float, purpose: str) -> None:
             recipe = Recipe(

@@ -82,7 +82,8 @@ class Attack(ABC, Generic[C]):
     """A backdoor attack. One file with a subclass and one YAML file in `conf/attack`.
 
     `Config` is the schema of its settings. `clean_label`: whether it keeps the labels and so poisons images of the target
-    class only. `version` counts changes that change results: it is part of the key of stored models. The methods say what to do; which images are poisoned is drawn here, the same way for all.
+    class only. `version` counts changes that change results: it is part of the key of stored models. The methods say what
+    to do; which images are poisoned is drawn here, the same way for all.
     """
 
     Config: ClassVar[type[AttackConfig]] = AttackConfig
@@ -104,6 +105,11 @@ class Attack(ABC, Generic[C]):
         target_size = int(class_sizes[config.target_class])
         available = target_size if self.clean_label else total - target_size
         wanted = round(config.poisoning_rate * total)
+        if wanted == 0 and config.poisoning_rate > 0:
+            raise UserError(
+                f"attack.poisoning_rate is {config.poisoning_rate}: none of {total} training images; "
+                f"allowed: at least {1 / total:.2g} (attack=none poisons nothing)"
+            )
         if wanted > available:
             which = "the target class" if self.clean_label else "the other classes"
             raise UserError(

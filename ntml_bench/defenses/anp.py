@@ -1,11 +1,13 @@
 """Adversarial Neuron Pruning (Wu & Wang, "Adversarial Neuron Pruning Purifies Backdoored Deep Models", NeurIPS 2021).
 
-Each channel of a BatchNorm layer has a mask m in [0, 1] on its weight. Its weight and bias are perturbed by the factors d and e, |d|, |e| <= eps, to raise the loss
-(section 4.2, one sign step from 0); the masks minimise a CE(m) + (1 - a) CE(m + d, 1 + e). Channels with a mask at or below a
-threshold are pruned: weight and bias become 0, in the model itself, so that it reloads as it was measured.
+Each channel of a BatchNorm layer has a mask m in [0, 1] on its weight. Its weight and bias are perturbed by the factors d
+and e, |d|, |e| <= eps, to raise the loss (section 4.2, one sign step from 0); the masks minimise a CE(m) + (1 - a) CE(m +
+d, 1 + e). Channels with a mask at or below a threshold are pruned: weight and bias become 0, in the model itself, so that
+it reloads as it was measured.
 
-The threshold is a setting, or (`threshold: null`) the largest at which the accuracy on a part of the clean budget stays within `tolerance`.
-The leaderboard picks it by the success rate on the test set, which no defender has; its column is better than an honest one.
+The threshold is a setting, or (`threshold: null`) the largest at which the accuracy on a part of the clean budget stays
+within `tolerance`. The leaderboard picks it by the success rate on the test set, which no defender has; its column is
+better than an honest one.
 """
 
 from copy import deepcopy
@@ -26,7 +28,7 @@ from ntml_bench.schema import number
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ANPConfig(DefenseConfig):
     """`eps`: bound of the relative perturbation; `trade_off`: weight a of the clean loss; `steps` of SGD on the masks."""
 

@@ -32,9 +32,9 @@ class DefenseContext:
     """What the defender has; never the trigger, the list of poisons or a test image.
 
     `model`: the backdoored model, in eval mode; the defense may change it. `clean_budget`: clean training images.
-    `poisoned_train`: the training set as the attacker left it; read it only where `needs` says so. `new_model()`: the same net with
-    fresh weights. `log(stage, values)`: training curves. `observe(name, model)`: has a model of a stage measured for the
-    record; it returns nothing, so that nothing can be chosen by it.
+    `poisoned_train`: the training set as the attacker left it; read it only where `needs` says so. `new_model()`: the
+    same net with fresh weights. `log(stage, values)`: training curves. `observe(name, model)`: has a model of a stage
+    measured for the record; it returns nothing, so that nothing can be chosen by it.
     """
 
     engine: Engine
@@ -95,7 +95,7 @@ class Defense(ABC, Generic[C]):
         self.config = config
 
     def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:
-        """Raise UserError where the defense cannot work on such a model (untrained, on the CPU) or the settings do not go together."""
+        """Raise UserError where the settings clash, or do not fit such a model (untrained, on the CPU)."""
 
     @abstractmethod
     def purify(self, context: DefenseContext) -> Classifier:
@@ -108,7 +108,11 @@ DEFENSES: Registry[Defense] = Registry("defense")
 def feature_maps(model: Classifier, modules: list[torch.nn.Module], images: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Logits, and the outputs of the given modules of the model, in their order."""
     found: dict[torch.nn.Module, Tensor] = {}
-    hooks = [module.register_forward_hook(lambda module, _, output: found.__setitem__(module, output)) for module in modules]
+
+    def keep(module: torch.nn.Module, _: object, output: Tensor) -> None:
+        found[module] = output
+
+    hooks = [module.register_forward_hook(keep) for module in modules]
     try:
         logits = model(images)
     finally:

@@ -1,7 +1,7 @@
 """Fine-Pruning (Liu, Dolan-Gavitt, Garg, "Fine-Pruning: Defending Against Backdooring Attacks on DNNs", RAID 2018).
 
-Channels of the last feature layer that clean images hardly activate are pruned, the least active first, while the accuracy on a part of the clean
-budget stays within a tolerance; the rest is fine-tuned.
+Channels of the last feature layer that clean images hardly activate are pruned, the least active first, while the
+accuracy on a part of the clean budget stays within a tolerance; the rest is fine-tuned.
 
 Deviation: the layer is pruned where the classifier reads it (behind the last activation and the pool), by its columns of the
 last linear layer. For the logits that is the same as zeroing the channel, and it works for any net that ends in a linear layer.
@@ -20,7 +20,7 @@ from ntml_bench.schema import number
 from ntml_bench.training import Recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FinePruningConfig(DefenseConfig):
     """`tolerance`: the share of the accuracy before that may be lost; `selection_share`: of the budget, to measure it on."""
 
@@ -58,9 +58,10 @@ class FinePruning(Defense[FinePruningConfig]):
 
 
 def channels_to_keep(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, order: Tensor, tolerance: float) -> Tensor:
-    """Which channels stay, bool [D]: `order` [D] is pruned from its front while the accuracy is at least (1 - tolerance) of before.
+    """Which channels stay, bool [D], where `order` [D] is pruned from its front.
 
-    `features` [N, D] are the inputs of the last linear layer with `weight` [classes, D] and `bias` [classes]. At least one stays.
+    Pruning goes on while the accuracy is at least (1 - tolerance) of before; at least one channel stays. `features` [N, D]
+    are the inputs of the last linear layer with `weight` [classes, D] and `bias` [classes].
     """
     logits = features @ weight.T + bias
     accuracies = torch.empty(len(order), dtype=torch.float64, device=order.device)

@@ -10,7 +10,7 @@ from ntml_bench.models import Classifier
 from ntml_bench.training import Recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FineTuningConfig(DefenseConfig):
     recipe: Recipe
 

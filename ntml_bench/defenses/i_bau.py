@@ -1,13 +1,13 @@
 """I-BAU (Zeng et al., "Adversarial Unlearning of Backdoors via Implicit Hypergradient", ICLR 2022).
 
-Min-max: a universal perturbation delta, at most `radius` in L2, raises the loss on the clean budget (inner problem); the weights are
-moved to lower the loss under it (outer problem), by a gradient that accounts for the answer of delta to the weights (section 3.2): with the map
-Phi(delta, theta) = delta - step grad_delta L_inner, the implicit part v dPhi/dtheta, where v solves v = v dPhi/ddelta + dL_outer/ddelta, by
-fixed-point iteration.
+Min-max: a universal perturbation delta, at most `radius` in L2, raises the loss on the clean budget (inner problem); the
+weights are moved to lower the loss under it (outer problem), by a gradient that accounts for the answer of delta to the
+weights (section 3.2): with the map Phi(delta, theta) = delta - step grad_delta L_inner, the implicit part v dPhi/dtheta,
+where v solves v = v dPhi/ddelta + dL_outer/ddelta, by fixed-point iteration.
 
-A round: delta from 0 by gradient steps over the batches of the budget, then one step of Adam on the weights for each batch. In the
-outer loss a share of a batch carries delta, the rest is clean. BatchNorm keeps its running statistics (eval mode);
-all in float32, because of second derivatives.
+A round: delta from 0 by gradient steps over the batches of the budget, then one step of Adam on the weights for each
+batch. In the outer loss a share of a batch carries delta, the rest is clean. BatchNorm keeps its running statistics (eval
+mode); all in float32, because of second derivatives.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from ntml_bench.models import Classifier
 from ntml_bench.schema import number
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IBAUConfig(DefenseConfig):
     """`perturbed_share`: of the images of an outer batch; `penalty`: weight of |delta|^2 in the inner loss;
     `inner_learning_rate`: of the search for delta; `fixed_point_step`: step of the map Phi."""

@@ -1,8 +1,8 @@
-"""Neural Attention Distillation (Li et al., "Neural Attention Distillation: Erasing Backdoor Triggers from Deep Neural Networks", ICLR 2021).
+"""NAD (Li et al., "Neural Attention Distillation: Erasing Backdoor Triggers from Deep Neural Networks", ICLR 2021).
 
-A teacher is the backdoored model, fine-tuned on the clean budget. The student, the backdoored model, is fine-tuned with the cross-entropy and, at
-the last stages of the net, the distance of its attention map to the teacher's (section 3.2): A = sum over channels of |F|^2, flattened,
-divided by its L2 norm; weights 500, 1000, 1000. Maps are taken before the pool.
+A teacher is the backdoored model, fine-tuned on the clean budget. The student, the backdoored model, is fine-tuned with
+the cross-entropy and, at the last stages of the net, the distance of its attention map to the teacher's (section 3.2): A
+= sum over channels of |F|^2, flattened, divided by its L2 norm; weights 500, 1000, 1000. Maps are taken before the pool.
 """
 
 from copy import deepcopy
@@ -18,7 +18,7 @@ from ntml_bench.models import Classifier
 from ntml_bench.training import Recipe, fit
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NADConfig(DefenseConfig):
     """`attention_weights`: one for each of as many last stages of the net."""
 

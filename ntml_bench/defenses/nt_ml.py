@@ -1,16 +1,17 @@
-"""NT-ML, a reconstruction from the abstract of "Backdoor Defense via Non-target Label Training and Mutual Learning" (arXiv 2508.05404).
+"""NT-ML, a reconstruction from an abstract: "Backdoor Defense via Non-target Label Training and Mutual Learning".
 
-The abstract names the stages; losses, data of each stage and hyperparameters are our reading:
+The abstract (arXiv 2508.05404) names the stages; losses, data of each stage and hyperparameters are our reading:
 
 1. Standard training has given the backdoored model. It is the teacher T.
-2. Non-target label training (NT), on the poisoned training set: the student S, from T's weights, learns T's outputs without the label y that
-   an image carries: q_k = [k != y] exp(z_T,k / t) / sum_{j != y} exp(z_T,j / t), L_NT = -t^2 sum_k q_k log softmax(z_S / t)_k. The softmax of S is over all
-   classes, so the label's own logit is pushed down: on a poisoned image, the attacker's class.
-3. Mutual learning (ML), on the clean budget: L_S = CE(z_S, y) + a KL_t(T || S), L_T = CE(z_T, y) + a KL_t(S || T), KL_t with t^2,
-   each model a constant for the other. The student is returned.
+2. Non-target label training (NT), on the poisoned training set: the student S, from T's weights, learns T's outputs
+   without the label y that an image carries: q_k = [k != y] exp(z_T,k / t) / sum_{j != y} exp(z_T,j / t), L_NT = -t^2
+   sum_k q_k log softmax(z_S / t)_k. The softmax of S is over all classes, so the label's own logit is pushed down: on a
+   poisoned image, the attacker's class.
+3. Mutual learning (ML), on the clean budget: L_S = CE(z_S, y) + a KL_t(T || S), L_T = CE(z_T, y) + a KL_t(S || T), KL_t
+   with t^2, each model a constant for the other. The student is returned.
 
-Other readings and controls are settings: `mode: drop` leaves the label out of both softmaxes, `student_start: scratch`, `target: uniform`
-(nothing learned from T in NT), `mutual: ce_only | none`, `freeze_teacher`.
+Other readings and controls are settings: `mode: drop` leaves the label out of both softmaxes, `student_start: scratch`,
+`target: uniform` (nothing learned from T in NT), `mutual: ce_only | none`, `freeze_teacher`.
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from ntml_bench.schema import number, one_of
 from ntml_bench.training import Recipe, fit
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NTMLConfig(DefenseConfig):
     """`nt`: recipe of non-target training; `ml`: of mutual learning, its learning rate the student's; `alpha`: the weight a."""
 
@@ -51,7 +52,8 @@ class NTML(Defense[NTMLConfig]):
         config = self.config
         if config.mode == "drop" and config.student_start == "backdoored":
             raise UserError(
-                "defense.mode=drop leaves the label's logit as it is, so a student that starts from the backdoored weights keeps the backdoor; "
+                "defense.mode=drop leaves the label's logit as it is: a student that starts from the backdoored weights keeps "
+                "the backdoor; "
                 "use defense.student_start=scratch or defense.mode=mask"
             )
 

@@ -71,7 +71,7 @@ def make_classifier(
 ) -> Classifier:
     """A new classifier with random weights that depend on `seed` alone. UserError for an unknown name."""
     if not timm.is_model(config.name):
-        raise unknown("model.name", config.name, timm.list_models(module="") + ["preact_resnet18", "resnet_tiny"])
+        raise unknown("model.name", config.name, timm.list_models())
     channels, height, width = image_shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "initialisation"))

@@ -41,7 +41,8 @@ def render_png(summary: Summary, sections: Sections) -> bytes:
     section = sections[0]
     label_width = max(0.9, 0.095 * max((len(_longest(row)) for block in summary.blocks for row in block.rows), default=0))
     columns = max((len(columns_of(block)) for block in summary.blocks), default=2)
-    width = max(2 * MARGIN + label_width + columns * CELL_WIDTH + 2 * GAP, 7.5)
+    longest = max((len(heading_of(block)) for block in summary.blocks), default=0)
+    width = max(2 * MARGIN + label_width + columns * CELL_WIDTH + 2 * GAP, 2 * MARGIN + 0.095 * longest, 7.5)
     notes = [line for text in [*legend(summary, sections[:1], "★"), ""] for line in wrap(text, int((width - 2 * MARGIN) * 16))]
     heights = [_height(block) for block in summary.blocks]
     height = MARGIN + 0.55 + sum(heights) + 0.62 + LINE * len(notes) + MARGIN / 2
@@ -146,7 +147,7 @@ def _draw_cell(axes: Axes, shown: Shown, left: float, upper: float) -> None:
 
 def _draw_scale(axes: Axes, left: float, top: float) -> None:
     """The colour scale: ASR from 0 to 100, its ticks below."""
-    steps, width, height = 100, 3.0, 0.13
+    steps, width, height = 100, 2.4, 0.13
     for step in range(steps):
         colour = HEAT(0.04 + 0.86 * (step + 0.5) / steps)
         axes.add_patch(
@@ -158,7 +159,7 @@ def _draw_scale(axes: Axes, left: float, top: float) -> None:
         axes,
         left + width + 0.2,
         top + height - 0.01,
-        "colour: ASR in percent; the paler, the less is left of the attack",
+        "colour: ASR in percent; pale: little is left of the attack",
         size=8,
         colour=QUIET,
         across="left",

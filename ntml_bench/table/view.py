@@ -110,6 +110,9 @@ def _shown(
 ) -> Shown:
     if entry.done == 0:
         return Shown(NO_NUMBER if average else entry.state or NO_NUMBER, "", "", False, None)
+    if average and not entry.complete:
+        # An average over some of the attacks is not to be held against one over all.
+        reference = None
     numbers, deviations = [], []
     for metric in section:
         found = entry.values.get(metric)

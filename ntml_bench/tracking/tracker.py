@@ -1,7 +1,8 @@
 """Logs the finished cells and the table of a sweep to W&B.
 
 W&B is imported when the first run is written: `mode: none` works without it, and it costs nothing before. A cell is
-logged when it is done, from its record, in some 50 ms (the first takes a second and a half); a marker in `tracked/` says that it was. What a killed process left unlogged is logged by the next one.
+logged when it is done, from its record, in some 50 ms (the first takes a second and a half); a marker in `tracked/`
+says that it was. What a killed process left unlogged is logged by the next one.
 """
 
 import hashlib

@@ -1,14 +1,14 @@
 """The launcher of a sweep in one process: every cell is composed and checked before the first one runs.
 
-Hydra's own sequential launcher composes each job when its turn comes, so that a mistake in the last cell shows after hours, and it
-knows nothing of a sweep's progress. Other launchers work too (Slurm): each of their jobs then runs a cell on its own.
+Hydra's own sequential launcher composes each job when its turn comes, so that a mistake in the last cell shows after
+hours, and it knows nothing of a sweep's progress. Other launchers work too (Slurm): each of their jobs then runs a cell
+on its own.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -21,7 +21,7 @@ from ntml_bench.errors import UserError
 
 @dataclass
 class LauncherConfig:
-    _target_: str = "ntml_bench.app.launcher.SweepLauncher"
+    _target_: str = "hydra_plugins.ntml_bench.SweepLauncher"
 
 
 class SweepLauncher(Launcher):
@@ -68,7 +68,4 @@ class SweepLauncher(Launcher):
         return returns
 
 
-def register() -> None:
-    """Make the launcher known to Hydra as `hydra/launcher: ntml_bench`."""
-    Plugins.instance().register(SweepLauncher)
-    ConfigStore.instance().store(group="hydra/launcher", name="ntml_bench", node=LauncherConfig, provider="ntml_bench")
+ConfigStore.instance().store(group="hydra/launcher", name="ntml_bench", node=LauncherConfig, provider="ntml_bench")

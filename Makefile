@@ -1,0 +1,43 @@
+# `make` lists the targets. Everything happens in .venv; PYTHON chooses the interpreter that makes it.
+PYTHON ?= python3
+# The versions that the committed numbers were made with; CONSTRAINTS= installs the newest instead.
+CONSTRAINTS ?= constraints.txt
+# More settings for the sweep: make table ARGS="attack=badnets,blended defense=none,nt_ml seed=0,1"
+ARGS ?=
+PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+
+.DEFAULT_GOAL := help
+.PHONY: help install table test lint wheel clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/.installed ## make .venv and install the project into it
+
+table: .venv/.installed ## run the sweep of the 6 x 6 table (stored cells are not run again) and print it
+	.venv/bin/ntml-bench -cd sweeps -cn digits_table $(ARGS)
+
+test: .venv/.developed ## run the whole test suite
+	.venv/bin/python -m pytest -n 2
+
+lint: .venv/.developed ## ruff and pyright
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+
+wheel: .venv/.developed ## build the wheel into dist/
+	.venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## remove .venv and what was built; outputs/ stays
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
+
+.venv/.installed: pyproject.toml $(CONSTRAINTS)
+	@test -x .venv/bin/python || { $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; make PYTHON=/path/to/python3.11 names one"; exit 1; }; $(PYTHON) -m venv .venv; }
+	@echo "Installing into .venv (torch is some gigabytes the first time) ..."
+	$(PIP) -e .
+	@touch $@
+
+.venv/.developed: .venv/.installed
+	$(PIP) -e '.[dev]'
+	@touch $@
