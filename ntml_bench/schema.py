@@ -6,6 +6,7 @@ values against the schema and answers a mistake with a `UserError` that names th
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from math import isfinite
 from typing import Any, TypeVar, cast, get_type_hints
 
 from omegaconf import OmegaConf
@@ -53,7 +54,8 @@ def one_of(*names: str) -> Any:
 def build(schema: type[T], values: Mapping[str, Any], where: str) -> T:
     """An instance of `schema` from plain values; `where` is the dotted name of the group, for messages.
 
-    Raises UserError for an unknown key (with the nearest one), a missing key, a wrong type, a value out of range.
+    Raises UserError for an unknown key (with the nearest one), a missing key, a wrong type, a value out of range,
+    a number that is not finite.
     """
     prefix = f"{where}." if where else ""
     names = [entry.name for entry in fields(cast(Any, schema))]
@@ -80,6 +82,9 @@ def build(schema: type[T], values: Mapping[str, Any], where: str) -> T:
             raise UserError(f"{prefix}{name} is {value!r}: {str(error).splitlines()[0]}") from None
         plain = structure[name]
         converted[name] = OmegaConf.to_container(plain) if OmegaConf.is_config(plain) else plain
+        items = converted[name] if isinstance(converted[name], list) else [converted[name]]
+        if any(isinstance(item, float) and not isfinite(item) for item in items):
+            raise UserError(f"{prefix}{name} is {converted[name]!r}; allowed: finite numbers")
         check = cast("Check | None", entry.metadata.get("check"))
         if check is not None and converted[name] is not None and not check.holds(converted[name]):
             raise UserError(f"{prefix}{name} is {converted[name]!r}; allowed: {check.allowed}")

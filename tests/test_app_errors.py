@@ -1,0 +1,76 @@
+"""A mistake ends at once with one clear message: no traceback, exit code not 0, nothing trained."""
+
+from pathlib import Path
+
+import pytest
+from app_runner import SMALL, bench, workplace
+
+__all__ = ["workplace"]
+
+MISTAKES = {
+    "attack=badnet": ["unknown attack 'badnet'", "Did you mean 'badnets'"],
+    "defense=ntml": ["unknown defense 'ntml'", "Did you mean 'nt_ml'"],
+    "datset=digits": ["'datset'", "Did you mean 'dataset"],
+    "sed=1": ["unknown setting 'sed'", "Did you mean 'seed'"],
+    "attack.poisonin_rate=0.1": ["'attack.poisonin_rate'", "Did you mean 'attack.poisoning_rate'"],
+    "+unknown=1": ["unknown setting 'unknown'"],
+    "+attack.unknown=1": ["attack.unknown", "attack.poisoning_rate"],
+    "attack.poisoning_rate=much": ["attack.poisoning_rate", "much"],
+    "attack.poisoning_rate=1.5": ["attack.poisoning_rate is 1.5", "at most 1"],
+    "attack.poisoning_rate=nan": ["attack.poisoning_rate is nan"],
+    "training.epochs=0": ["training.epochs is 0", "at least 1"],
+    "training.epochs=1.5": ["training.epochs", "1.5"],
+    "training.schedule=cosin": ["training.schedule is 'cosin'", "cosine"],
+    "seed=-1": ["seed is -1", "at least 0"],
+    "clean_budget=0": ["clean_budget is 0", "more than 0"],
+    "clean_budget=0.001": ["clean budget", "at least one for each"],
+    "attack.target_class=10": ["attack.target_class is 10", "0 to 9"],
+    "attack.trigger_size=40": ["attack.trigger_size"],
+    "attack=sig attack.poisoning_rate=0.5": ["attack.poisoning_rate is 0.5", "target class", "allowed: at most"],
+    "attack.poisoning_rate=0.0001": ["attack.poisoning_rate is 0.0001", "none of"],
+    "defense=anp model=timm model.name=convnext_atto": ["anp", "BatchNorm"],
+    "defense=nad model=timm model.name=vit_tiny_patch16_224": ["nad", "feature maps"],
+    "model=timm model.name=resnet81": ["model.name", "resnet18"],
+    "defense.mode=drop": ["defense.mode=drop", "student_start=scratch"],
+    "defender_has_training_set=false": ["nt_ml needs the poisoned training set"],
+    "device=gpu": ["device is 'gpu'"],
+    "precision=half": ["precision is 'half'"],
+    "dataset.train_limit=100000": ["dataset.train_limit is 100000"],
+    "dataset=image_folder": ["dataset.root"],
+    "dataset=cifar10 dataset.root=nowhere": ["nowhere"],
+    "sweep=a/b": ["sweep is 'a/b'"],
+    "imports=[no_such_module]": ["no_such_module"],
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_named_before_any_training(mistake: str, workplace: Path) -> None:
+    arguments = mistake.split()
+    small = [] if "dataset=" in mistake else [setting for setting in SMALL if setting.split("=")[0] not in mistake]
+    outcome = bench(*small, *arguments)
+    assert outcome.code == 1
+    for words in MISTAKES[mistake]:
+        assert words in outcome.errors
+    assert "Traceback" not in outcome.errors
+    assert len(outcome.errors.splitlines()) <= 3
+    assert not (workplace / "outputs" / "store").exists()
+
+
+def test_a_mistake_in_the_last_cell_of_a_sweep_stops_it_before_the_first(workplace: Path) -> None:
+    outcome = bench("-m", *SMALL, "attack=badnets", "defense=none", "attack.target_class=0,10", "sweep=wrong")
+    assert outcome.code == 1
+    assert "attack.target_class is 10" in outcome.errors
+    assert "attack.target_class=10" in outcome.errors.splitlines()[-1]
+    assert not (workplace / "outputs" / "store").exists()
+
+
+def test_an_unknown_sweep_is_named(workplace: Path) -> None:
+    outcome = bench("-cn", "digit_table")
+    assert outcome.code == 1
+    assert "unknown sweep 'digit_table'. Did you mean 'digits_table'?" in outcome.errors
+
+
+def test_a_setting_of_another_option_is_explained(workplace: Path) -> None:
+    outcome = bench("defense=none", "defense.recipe.epochs=1")
+    assert outcome.code == 1
+    assert "'defense.recipe.epochs' is not one of the chosen defense's" in outcome.errors

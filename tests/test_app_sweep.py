@@ -1,0 +1,231 @@
+"""Sweeps end to end: records, table, resume, reproducibility, tracking, extensions from outside the package."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from app_runner import SMALL, bench, rows, workplace
+
+from ntml_bench.app import stages
+
+__all__ = ["workplace"]
+
+GRID = ("-m", *SMALL, "attack=badnets,sig", "attack.poisoning_rate=0.05", "defense=none,fp", "seed=0", "sweep=grid", "floor=true")
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The purposes of the trainings that stages ask for, as they happen."""
+    seen: list[str] = []
+    original = stages.fit
+
+    def counted(*arguments: Any, **settings: Any) -> None:
+        seen.append(settings["purpose"])
+        original(*arguments, **settings)
+
+    monkeypatch.setattr(stages, "fit", counted)
+    return seen
+
+
+def test_help_lists_every_option(workplace: Path) -> None:
+    outcome = bench("--help")
+    assert outcome.code == 0
+    assert "attack: badnets, blended, lc, narcissus, none, sig, wanet" in outcome.output
+    assert "defense: anp, fp, ft, i_bau, nad, none, nt_ml" in outcome.output
+    assert "dataset: cifar10, digit_scenes, digits, gtsrb, image_folder" in outcome.output
+    assert "model: preact_resnet18, resnet_tiny, timm" in outcome.output
+
+
+def test_the_resolved_config_is_shown(workplace: Path) -> None:
+    outcome = bench("--cfg", "job", "attack=sig", "attack.amplitude=30")
+    assert outcome.code == 0
+    assert "amplitude: 30" in outcome.output
+
+
+def test_one_cell_prints_its_rates_before_and_after(workplace: Path) -> None:
+    outcome = bench(*SMALL, "attack=badnets", "defense=fp")
+    assert outcome.code == 0
+    line = next(line for line in outcome.output.splitlines() if line.startswith("[1/1] badnets x fp, seed 0: ACC "))
+    assert line.count(" -> ") == 3
+    assert "ASR " in line
+    assert "RA " in line
+
+
+def test_a_grid_leaves_the_table_and_runs_nothing_twice(workplace: Path, trainings: list[str]) -> None:
+    first = bench(*GRID)
+    assert first.code == 0
+    assert "Sweep grid: all 4 cells done." in first.output
+    # Two victims and the clean model of the floor, shared by all columns.
+    assert trainings == ["victim"] * 3
+    folder = workplace / "outputs" / "tables" / "grid"
+    assert {path.name for path in folder.iterdir()} == {"cells.csv", "table.md", "table.tex", "table.html", "table.png"}
+    done = rows("grid")
+    assert [(row["attack"], row["defense"], row["state"]) for row in done] == [
+        (attack, defense, "done") for attack in ("badnets", "sig") for defense in ("none", "fp")
+    ]
+    trainings.clear()
+    second = bench(*GRID)
+    assert second.code == 0
+    assert trainings == []
+    assert second.output.count("(stored)") == 4
+    assert rows("grid") == done
+
+
+def test_a_changed_setting_reruns_what_it_touches(workplace: Path, trainings: list[str]) -> None:
+    bench(*GRID)
+    trainings.clear()
+    changed = bench(*GRID, "attack=badnets", "defense=fp", "defense.tolerance=0.2")
+    assert changed.code == 0
+    assert trainings == []  # the victim stays; the defense trains through its own import
+    assert changed.output.count("(stored)") == 0
+    bench(*GRID, "attack=badnets", "defense=none", "attack.poisoning_rate=0.06")
+    assert trainings == ["victim"]
+
+
+def test_one_seed_gives_the_same_bytes_and_another_seed_other_draws(workplace: Path) -> None:
+    arguments = ("-m", *SMALL, "attack=badnets", "defense=none,nt_ml", "sweep=again")
+    bench(*arguments, "seed=0", "outputs=outputs")
+    bench(*arguments, "seed=0", "outputs=second/outputs")
+    assert rows("again") == rows("again", workplace / "second")
+    bench(*arguments, "seed=1", "outputs=third/outputs")
+    keys = {row["key"] for row in rows("again")}
+    assert keys.isdisjoint(row["key"] for row in rows("again", workplace / "third"))
+    poisons = [poisoned_indices(workplace / place) for place in ("outputs", "second/outputs", "third/outputs")]
+    assert poisons[0] == poisons[1]
+    assert poisons[0] != poisons[2]
+
+
+def poisoned_indices(outputs: Path) -> list[int]:
+    from safetensors.torch import load_file
+
+    (victim,) = (outputs / "store").glob("victim-*")
+    return load_file(victim / "tensors.safetensors")["poison/indices"].tolist()
+
+
+def test_a_failed_cell_is_recorded_and_the_others_go_on(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ntml_bench.defenses.fp import FinePruning
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("the defense broke")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FinePruning, "purify", broken)
+        outcome = bench(*GRID, "defense=fp,none", "attack=badnets")
+    assert outcome.code == 1
+    assert "1 of 2 cells failed" in outcome.errors
+    assert [row["state"] for row in rows("grid")] == ["failed", "done"]
+    (failure,) = (workplace / "outputs" / "store").glob("cell-*.failed.json")
+    assert "the defense broke" in json.loads(failure.read_text())["traceback"]
+    again = bench(*GRID, "defense=fp,none", "attack=badnets")
+    assert again.code == 0
+    assert [row["state"] for row in rows("grid")] == ["done", "done"]
+    assert not failure.exists()
+
+
+def test_kill_9_in_the_middle_and_again(workplace: Path) -> None:
+    arguments = [*GRID, "defense=none,nt_ml", "defense.ml.epochs=60"] if False else [*GRID, "defense=none,nt_ml"]
+    command = [sys.executable, "-m", "ntml_bench.app.main", *arguments]
+    records = workplace / "outputs" / "store"
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while not list(records.glob("cell-*/record.json")):
+        assert process.poll() is None, "the sweep ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in records.glob("*/record.json")}
+    assert not list(records.glob("*/record.json.tmp*"))
+
+    resumed = bench(*arguments)
+    assert resumed.code == 0
+    assert resumed.output.count("(stored)") >= 1
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "something that was done was made again"
+    bench(*arguments, "outputs=undisturbed/outputs")
+    assert rows("grid") == rows("grid", workplace / "undisturbed")
+
+
+TOY = {
+    "toy_methods.py": '''
+from dataclasses import dataclass
+import torch
+from ntml_bench.attacks import ATTACKS, Attack, AttackConfig
+from ntml_bench.attacks.base import to_float
+from ntml_bench.defenses import DEFENSES, Defense, DefenseConfig
+
+@dataclass(frozen=True)
+class StripeConfig(AttackConfig):
+    row: int
+
+@ATTACKS.register("stripe")
+class Stripe(Attack[StripeConfig]):
+    Config = StripeConfig
+
+    def poison(self, context):
+        indices = self.choose(context)
+        images = to_float(context.train.images[indices])
+        return self.all_poisons(indices, self.trigger(images, {}), {}, {})
+
+    def trigger(self, images, state):
+        images = images.clone()
+        images[:, :, self.config.row] = 1.0
+        return images
+
+@dataclass(frozen=True)
+class ShrinkConfig(DefenseConfig):
+    factor: float
+
+@DEFENSES.register("shrink")
+class Shrink(Defense[ShrinkConfig]):
+    Config = ShrinkConfig
+    needs = ()
+
+    def purify(self, context):
+        with torch.no_grad():
+            context.model.head.weight.mul_(self.config.factor)
+        return context.model
+''',
+    "my_conf/attack/stripe.yaml": "name: stripe\ntarget_class: 0\npoisoning_rate: 0.1\nrow: 3\n",
+    "my_conf/defense/shrink.yaml": "name: shrink\nfactor: 0.0\n",
+}
+
+
+def test_a_method_from_outside_is_one_file_and_one_yaml(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in TOY.items():
+        path = workplace / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.syspath_prepend(str(workplace))
+    helped = bench("--config-dir", "my_conf", "--help")
+    assert "stripe" in helped.output
+    assert "shrink" in helped.output
+    arguments = ("-m", *SMALL, "imports=[toy_methods]", "attack=stripe", "defense=none,shrink", "sweep=toys")
+    outcome = bench("--config-dir", "my_conf", *arguments)
+    assert outcome.code == 0, outcome.errors
+    undefended, shrunk = rows("toys")
+    # A head without weights answers one class: its accuracy is the share of that class.
+    assert float(shrunk["clean_accuracy"]) < 20
+    assert (undefended["attack"], shrunk["defense"]) == ("stripe", "shrink")
+    wrong = bench("--config-dir", "my_conf", *arguments, "attack.row=top")
+    assert wrong.code == 1
+    assert "attack.row" in wrong.errors
+
+
+def test_every_cell_of_a_sweep_is_an_offline_run_with_its_rates(workplace: Path) -> None:
+    from wandb_files import read_runs
+
+    outcome = bench(*GRID, "tracking=offline")
+    assert outcome.code == 0
+    runs = read_runs(workplace / "outputs" / "sweeps" / "grid" / "wandb")
+    cells = {f"{row['attack']}/{row['defense']}/seed{row['seed']}": row for row in rows("grid")}
+    assert set(cells) <= set(runs)
+    for name, row in cells.items():
+        assert f"{runs[name]['clean_accuracy']:.2f}" == row["clean_accuracy"]
+        assert f"{runs[name]['attack_success_rate']:.2f}" == row["attack_success_rate"]
+    assert "table/grid" in runs
