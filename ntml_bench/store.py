@@ -24,7 +24,7 @@ TENSORS = "tensors.safetensors"
 
 
 def key_of(settings: Mapping[str, Any]) -> str:
-    """16 hex digits that depend on the values only: not on the order of keys, nor on how a number was spelled."""
+    """16 hex digits that depend on the values only, not on the order of keys (`schema.build` makes one value of 1 and 1.0)."""
     text = json.dumps(plain(settings), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -119,7 +119,8 @@ def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, rates: list[flo
         return schedulers.CosineAnnealingLR(optimizer, T_max=steps)
     if recipe.schedule == "one_cycle":
         # One step more: the scheduler is stepped behind the last batch too, which OneCycleLR counts as beyond its end.
-        return schedulers.OneCycleLR(
-            optimizer, max_lr=rates, total_steps=steps + 1, pct_start=recipe.warmup, cycle_momentum=False
-        )
+        total, warmup = steps + 1, recipe.warmup
+        if warmup * total == 1:
+            warmup *= 1 - 1e-9  # OneCycleLR divides by zero where the peak is exactly on the first step
+        return schedulers.OneCycleLR(optimizer, max_lr=rates, total_steps=total, pct_start=warmup, cycle_momentum=False)
     return schedulers.ConstantLR(optimizer, factor=1.0)

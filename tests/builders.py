@@ -164,9 +164,7 @@ QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 8, "steps": 3, "rounds": 1}
 
 def quick_values(values: dict[str, Any]) -> dict[str, Any]:
     """The same settings with little to do."""
-    return {
-        name: quick_values(value) if isinstance(value, dict) else QUICK.get(name, value) for name, value in values.items()
-    }
+    return {name: quick_values(value) if isinstance(value, dict) else QUICK.get(name, value) for name, value in values.items()}
 
 
 def quick_defense(name: str, values: dict[str, Any] | None = None, **changes: Any) -> Defense:

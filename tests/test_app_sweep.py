@@ -11,12 +11,22 @@ from typing import Any
 
 import pytest
 from app_runner import SMALL, bench, rows, workplace
+from wandb_files import read_runs
 
 from ntml_bench.app import stages
 
 __all__ = ["workplace"]
 
-GRID = ("-m", *SMALL, "attack=badnets,sig", "attack.poisoning_rate=0.05", "defense=none,fp", "seed=0", "sweep=grid", "floor=true")
+GRID = (
+    "-m",
+    *SMALL,
+    "attack=badnets,sig",
+    "attack.poisoning_rate=0.05",
+    "defense=none,fp",
+    "seed=0",
+    "sweep=grid",
+    "floor=true",
+)
 
 
 @pytest.fixture
@@ -49,9 +59,9 @@ def test_the_resolved_config_is_shown(workplace: Path) -> None:
 
 
 def test_one_cell_prints_its_rates_before_and_after(workplace: Path) -> None:
-    outcome = bench(*SMALL, "attack=badnets", "defense=fp")
+    outcome = bench(*SMALL, "attack=badnets", "defense=i_bau")
     assert outcome.code == 0
-    line = next(line for line in outcome.output.splitlines() if line.startswith("[1/1] badnets x fp, seed 0: ACC "))
+    line = next(line for line in outcome.output.splitlines() if line.startswith("[1/1] badnets x i_bau, seed 0: ACC "))
     assert line.count(" -> ") == 3
     assert "ASR " in line
     assert "RA " in line
@@ -67,7 +77,7 @@ def test_a_grid_leaves_the_table_and_runs_nothing_twice(workplace: Path, trainin
     assert {path.name for path in folder.iterdir()} == {"cells.csv", "table.md", "table.tex", "table.html", "table.png"}
     done = rows("grid")
     assert [(row["attack"], row["defense"], row["state"]) for row in done] == [
-        (attack, defense, "done") for attack in ("badnets", "sig") for defense in ("none", "fp")
+        (attack, defense, "done") for attack in ("badnets", "sig") for defense in ("none", "i_bau")
     ]
     trainings.clear()
     second = bench(*GRID)
@@ -80,7 +90,7 @@ def test_a_grid_leaves_the_table_and_runs_nothing_twice(workplace: Path, trainin
 def test_a_changed_setting_reruns_what_it_touches(workplace: Path, trainings: list[str]) -> None:
     bench(*GRID)
     trainings.clear()
-    changed = bench(*GRID, "attack=badnets", "defense=fp", "defense.tolerance=0.2")
+    changed = bench(*GRID, "attack=badnets", "defense=i_bau", "defense.rounds=4")
     assert changed.code == 0
     assert trainings == []  # the victim stays; the defense trains through its own import
     assert changed.output.count("(stored)") == 0
@@ -89,7 +99,7 @@ def test_a_changed_setting_reruns_what_it_touches(workplace: Path, trainings: li
 
 
 def test_one_seed_gives_the_same_bytes_and_another_seed_other_draws(workplace: Path) -> None:
-    arguments = ("-m", *SMALL, "attack=badnets", "defense=none,nt_ml", "sweep=again")
+    arguments = ("-m", *SMALL, "attack=badnets", "defense=none,i_bau", "sweep=again")
     bench(*arguments, "seed=0", "outputs=outputs")
     bench(*arguments, "seed=0", "outputs=second/outputs")
     assert rows("again") == rows("again", workplace / "second")
@@ -109,30 +119,32 @@ def poisoned_indices(outputs: Path) -> list[int]:
 
 
 def test_a_failed_cell_is_recorded_and_the_others_go_on(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ntml_bench.defenses.fp import FinePruning
+    from ntml_bench.defenses.i_bau import IBAU
 
     def broken(*_: Any) -> None:
         raise RuntimeError("the defense broke")
 
     with monkeypatch.context() as patch:
-        patch.setattr(FinePruning, "purify", broken)
-        outcome = bench(*GRID, "defense=fp,none", "attack=badnets")
+        patch.setattr(IBAU, "purify", broken)
+        outcome = bench(*GRID, "defense=i_bau,none", "attack=badnets")
     assert outcome.code == 1
     assert "1 of 2 cells failed" in outcome.errors
     assert [row["state"] for row in rows("grid")] == ["failed", "done"]
     (failure,) = (workplace / "outputs" / "store").glob("cell-*.failed.json")
     assert "the defense broke" in json.loads(failure.read_text())["traceback"]
-    again = bench(*GRID, "defense=fp,none", "attack=badnets")
+    again = bench(*GRID, "defense=i_bau,none", "attack=badnets")
     assert again.code == 0
     assert [row["state"] for row in rows("grid")] == ["done", "done"]
     assert not failure.exists()
 
 
 def test_kill_9_in_the_middle_and_again(workplace: Path) -> None:
-    arguments = [*GRID, "defense=none,nt_ml", "defense.ml.epochs=60"] if False else [*GRID, "defense=none,nt_ml"]
+    arguments = list(GRID)
     command = [sys.executable, "-m", "ntml_bench.app.main", *arguments]
     records = workplace / "outputs" / "store"
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     deadline = time.monotonic() + 120
     while not list(records.glob("cell-*/record.json")):
         assert process.poll() is None, "the sweep ended before it could be killed"
@@ -152,7 +164,7 @@ def test_kill_9_in_the_middle_and_again(workplace: Path) -> None:
 
 
 TOY = {
-    "toy_methods.py": '''
+    "toy_methods.py": """
 from dataclasses import dataclass
 import torch
 from ntml_bench.attacks import ATTACKS, Attack, AttackConfig
@@ -190,7 +202,7 @@ class Shrink(Defense[ShrinkConfig]):
         with torch.no_grad():
             context.model.head.weight.mul_(self.config.factor)
         return context.model
-''',
+""",
     "my_conf/attack/stripe.yaml": "name: stripe\ntarget_class: 0\npoisoning_rate: 0.1\nrow: 3\n",
     "my_conf/defense/shrink.yaml": "name: shrink\nfactor: 0.0\n",
 }
@@ -218,14 +230,13 @@ def test_a_method_from_outside_is_one_file_and_one_yaml(workplace: Path, monkeyp
 
 
 def test_every_cell_of_a_sweep_is_an_offline_run_with_its_rates(workplace: Path) -> None:
-    from wandb_files import read_runs
-
     outcome = bench(*GRID, "tracking=offline")
     assert outcome.code == 0
-    runs = read_runs(workplace / "outputs" / "sweeps" / "grid" / "wandb")
+    sys.modules["wandb"].teardown()  # its service writes the end of a file a moment after a run is finished
+    runs = read_runs(workplace / "outputs" / "sweeps" / "grid")
     cells = {f"{row['attack']}/{row['defense']}/seed{row['seed']}": row for row in rows("grid")}
     assert set(cells) <= set(runs)
     for name, row in cells.items():
-        assert f"{runs[name]['clean_accuracy']:.2f}" == row["clean_accuracy"]
-        assert f"{runs[name]['attack_success_rate']:.2f}" == row["attack_success_rate"]
+        assert f"{runs[name].summary['clean_accuracy']:.2f}" == row["clean_accuracy"]
+        assert f"{runs[name].summary['attack_success_rate']:.2f}" == row["attack_success_rate"]
     assert "table/grid" in runs

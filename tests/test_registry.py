@@ -51,13 +51,17 @@ def test_a_name_is_given_once() -> None:
 
 def test_a_module_may_be_imported_again() -> None:
     things: Registry[Thing] = Registry("thing")
-    for _ in range(2):
 
+    def import_it() -> type[Thing]:
+        @things.register("a")
         class Reloaded(Thing):
             pass
 
-        things.register("a")(Reloaded)
-    assert things["a"] is Reloaded
+        return Reloaded
+
+    first, second = import_it(), import_it()
+    assert first is not second
+    assert things["a"] is second
 
 
 def test_a_file_in_the_folder_is_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,7 +170,9 @@ def schema_of(group: str, name: str) -> type:
     return {"model": ModelConfig, "training": TrainingConfig, "tracking": TrackingConfig}[group]
 
 
-OPTIONS = [(path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml")) if not path.parent.name.startswith("dataset_")]
+OPTIONS = [
+    (path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml")) if not path.parent.name.startswith("dataset_")
+]
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)

@@ -246,9 +246,7 @@ print(found.record["value"], flush=True)
 
 def test_of_two_processes_one_makes_and_both_read_the_same(tmp_path: Path) -> None:
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([sys.executable, "-c", RACER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
     assert [said(process) for process in processes] == ["ready", "ready"]

@@ -7,6 +7,7 @@ the cross-entropy and, at the last stages of the net, the distance of its attent
 
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -32,10 +33,14 @@ class NAD(Defense[NADConfig]):
     Config = NADConfig
 
     def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:
-        stages = model.stages(len(self.config.attention_weights))
+        count = len(self.config.attention_weights)
+        if count == 0:
+            raise UserError("defense.attention_weights is []; allowed: one for each of the last stages, at least one")
+        stages = model.stages(count)
         with torch.no_grad():
             _, maps = feature_maps(model.eval(), stages, torch.zeros(1, *image_shape))
-        if any(features.dim() != 4 for features in maps):
+        channels = [stage["num_chs"] for stage in list(cast(Any, model.net).feature_info)[-count:]]
+        if any(features.dim() != 4 or features.shape[1] != width for features, width in zip(maps, channels, strict=True)):
             raise UserError(f"defense nad needs feature maps [N, C, H, W]; the stages of {type(model.net).__name__} give none")
 
     def purify(self, context: DefenseContext) -> Classifier:

@@ -97,13 +97,13 @@ class NTML(Defense[NTMLConfig]):
 
     def _mutual_learning(self, context: DefenseContext, teacher: Classifier, student: Classifier) -> None:
         config = self.config
-        alpha = config.alpha if config.mutual == "mutual" else 0.0
+        alpha = config.alpha
         learns = config.mutual == "mutual" and not config.freeze_teacher
 
         def loss(images: Tensor, labels: Tensor) -> Tensor:
             logits = student(images)
             total = functional.cross_entropy(logits, labels)
-            if alpha == 0:
+            if config.mutual != "mutual":
                 return total
             if not learns:
                 with torch.no_grad():

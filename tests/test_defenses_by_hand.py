@@ -1,0 +1,715 @@
+"""Each defense against its definition, computed again by loops, by finite differences or by hand."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from math import exp, log
+from typing import Any, cast
+
+import pytest
+import torch
+from builders import (
+    CLASSES,
+    ENGINE,
+    UNTOUCHABLE,
+    Diary,
+    classifier,
+    defender,
+    quick_defense,
+    recipe,
+    reloaded,
+    same_state,
+    split,
+    state_of,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ntml_bench.data.base import Split
+from ntml_bench.defenses import nad, nt_ml
+from ntml_bench.defenses.anp import ANP, ANPConfig, batch_norms, masked_parameters, objective, prune
+from ntml_bench.defenses.base import DefenseContext, feature_maps
+from ntml_bench.defenses.fp import channels_to_keep, head_inputs
+from ntml_bench.defenses.i_bau import IBAU, IBAUConfig, hypergradient
+from ntml_bench.defenses.nad import attention
+from ntml_bench.defenses.nt_ml import divergence, non_target_loss
+from ntml_bench.errors import UserError
+from ntml_bench.evaluation import accuracy
+from ntml_bench.models import Classifier
+from ntml_bench.training import fit
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def double(*shape: int, seed: int = 0) -> Tensor:
+    return normal(*shape, seed=seed).double()
+
+
+# NT-ML: the losses.
+
+
+def softmax(values: list[float]) -> list[float]:
+    highest = max(values)
+    parts = [exp(value - highest) for value in values]
+    return [part / sum(parts) for part in parts]
+
+
+def non_target_loss_by_loop(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, mode: str) -> float:
+    total = 0.0
+    for z_student, z_teacher, label in zip(student.tolist(), teacher.tolist(), labels.tolist(), strict=True):
+        others = [k for k in range(len(z_student)) if k != label]
+        target = dict(zip(others, softmax([z_teacher[k] / temperature for k in others]), strict=True))
+        counted = list(range(len(z_student))) if mode == "mask" else others
+        given = dict(zip(counted, softmax([z_student[k] / temperature for k in counted]), strict=True))
+        for k in others:
+            total -= temperature**2 * target[k] * log(given[k])
+    return total / len(labels)
+
+
+@given(
+    seed=st.integers(0, 1000),
+    batch=st.integers(1, 4),
+    classes=st.integers(2, 6),
+    temperature=st.floats(0.5, 8),
+    scale=st.floats(0.1, 20),
+    mode=st.sampled_from(["mask", "drop"]),
+)
+@settings(deadline=None, max_examples=80)
+def test_non_target_loss_against_a_loop(
+    seed: int, batch: int, classes: int, temperature: float, scale: float, mode: str
+) -> None:
+    student, teacher = scale * normal(batch, classes, seed=seed), scale * normal(batch, classes, seed=seed + 1)
+    labels = torch.randint(classes, (batch,), generator=torch.Generator().manual_seed(seed))
+    expected = non_target_loss_by_loop(student, teacher, labels, temperature, mode)
+    found = non_target_loss(student, teacher, labels, temperature, mode)
+    assert found.item() == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["mask", "drop"])
+def test_the_teacher_s_logit_of_the_label_does_not_count(mode: str) -> None:
+    student, teacher, labels = normal(3, 5), normal(3, 5, seed=1), torch.tensor([0, 4, 2])
+    other = teacher.scatter(1, labels[:, None], 50.0)
+    assert non_target_loss(student, other, labels, 2.0, mode) == non_target_loss(student, teacher, labels, 2.0, mode)
+
+
+def test_masking_pushes_the_label_down_and_dropping_leaves_it() -> None:
+    student, teacher, labels = normal(4, 5).requires_grad_(), normal(4, 5, seed=1), torch.tensor([0, 4, 2, 2])
+    (by_mask,) = torch.autograd.grad(non_target_loss(student, teacher, labels, 2.0, "mask"), student)
+    (by_drop,) = torch.autograd.grad(non_target_loss(student, teacher, labels, 2.0, "drop"), student)
+    at_label = by_mask.gather(1, labels[:, None])
+    # A descent lowers a logit whose gradient is positive: t / batch times the probability that the label still has.
+    assert torch.allclose(at_label, 2.0 / 4 * (student / 2).softmax(1).gather(1, labels[:, None]))
+    assert (at_label > 0).all()
+    assert by_drop.gather(1, labels[:, None]).eq(0).all()
+    assert by_drop.abs().sum() > 0
+
+
+@pytest.mark.parametrize("mode", ["mask", "drop"])
+@pytest.mark.parametrize("size", [1e2, 1e4, 1e30])
+def test_extreme_logits_give_a_finite_loss(mode: str, size: float) -> None:
+    labels = torch.tensor([0, 1])
+    teacher = torch.tensor([[size, -size, 0.0], [0.0, size, -size]])
+    student = (-teacher).clone().requires_grad_()
+    loss = non_target_loss(student, teacher, labels, 2.0, mode)
+    loss.backward()
+    assert loss.isfinite()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+
+
+@given(seed=st.integers(0, 1000), classes=st.integers(2, 6), temperature=st.floats(0.5, 8))
+@settings(deadline=None, max_examples=40)
+def test_divergence_against_a_loop(seed: int, classes: int, temperature: float) -> None:
+    target, logits = 3 * normal(3, classes, seed=seed), 3 * normal(3, classes, seed=seed + 1)
+    expected = 0.0
+    for z_target, z in zip(target.tolist(), logits.tolist(), strict=True):
+        p, q = softmax([value / temperature for value in z_target]), softmax([value / temperature for value in z])
+        expected += temperature**2 * sum(a * log(a / b) for a, b in zip(p, q, strict=True)) / 3
+    assert divergence(target, logits, temperature).item() == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    assert divergence(logits, logits, temperature).item() == pytest.approx(0, abs=1e-5)
+
+
+# NT-ML: the stages.
+
+
+def nt_ml_with(**changes: Any) -> Any:
+    return quick_defense("nt_ml", **changes)
+
+
+class FitSpy:
+    """Stands in for `fit`: notes how it is called and, where asked, does it."""
+
+    def __init__(self, run: bool = False) -> None:
+        self.calls: list[dict[str, Any]] = []
+        self.run = run
+
+    def __call__(self, engine: Any, data: Split, settings: Any, **named: Any) -> None:
+        before = [state_of(model) for model in named["models"]]
+        self.calls.append({"data": data, "recipe": settings, "before": before, **named})
+        if self.run:
+            fit(engine, data, settings, **named)
+
+
+def test_the_student_starts_from_the_teacher_and_learns_on_the_poisoned_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    spy, context = FitSpy(), defender()
+    monkeypatch.setattr(nt_ml, "fit", spy)
+    defense = nt_ml_with()
+    student = defense.purify(context)
+    first, second = spy.calls
+    assert first["data"] is context.poisoned_train
+    assert first["recipe"] is defense.config.nt
+    assert first["models"] == [student]
+    assert student is not context.model
+    assert same_state(first["before"][0], state_of(classifier()))
+    assert second["data"] is context.clean_budget
+    assert second["recipe"] is defense.config.ml
+    assert second["models"] == [student, context.model]
+    assert second["learning_rates"] == [defense.config.ml.learning_rate, defense.config.teacher_learning_rate]
+    assert all(parameter.requires_grad for model in second["models"] for parameter in model.parameters())
+
+
+def test_the_losses_of_the_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    spy, teacher, student = FitSpy(), classifier(), classifier(seed=5)
+    monkeypatch.setattr(nt_ml, "fit", spy)
+    nt_ml_with(student_start="scratch", temperature=3.0, alpha=4.0).purify(defender(teacher, new_model=lambda: student))
+    images, labels = split(6, seed=7).images.float() / 255, torch.tensor([0, 1, 2, 3, 0, 1])
+    with torch.no_grad():
+        z_teacher, z_student = teacher(images), student(images)
+        expected = non_target_loss(z_student, z_teacher, labels, 3.0, "mask")
+        assert torch.equal(spy.calls[0]["loss"](images, labels), expected)
+    total = spy.calls[1]["loss"](images, labels)
+    by_student = functional.cross_entropy(z_student, labels) + 4 * divergence(z_teacher, z_student, 3.0)
+    by_teacher = functional.cross_entropy(z_teacher, labels) + 4 * divergence(z_student, z_teacher, 3.0)
+    assert torch.allclose(total, by_student + by_teacher)
+    # Each model is a constant for the other: its gradient is that of its own loss.
+    total.backward()
+    for model, other_logits in ((student, z_teacher), (teacher, z_student)):
+        copy = deepcopy(model)
+        copy.zero_grad()
+        logits = copy(images)
+        (functional.cross_entropy(logits, labels) + 4 * divergence(other_logits, logits, 3.0)).backward()
+        for ours, theirs in zip(model.parameters(), copy.parameters(), strict=True):
+            assert ours.grad is not None
+            assert theirs.grad is not None
+            assert torch.allclose(ours.grad, theirs.grad, atol=1e-5)
+
+
+def test_non_target_training_leaves_the_teacher_and_none_returns_its_student() -> None:
+    diary = Diary()
+    context = defender(diary=diary)
+    student = nt_ml_with(mutual="none").purify(context)
+    assert same_state(state_of(context.model), state_of(classifier()))
+    assert all(parameter.requires_grad for parameter in context.model.parameters())
+    assert not same_state(state_of(student), state_of(classifier()))
+    assert [stage for stage, _ in diary.observed] == ["teacher after ST", "student after NT"]
+    assert same_state(diary.observed[1][1], state_of(student))
+    assert {stage for stage, _ in diary.logged} == {"non-target training"}
+
+
+def test_mutual_learning_teaches_both_and_returns_the_student() -> None:
+    diary = Diary()
+    context = defender(diary=diary)
+    student = nt_ml_with().purify(context)
+    assert student is not context.model
+    observed = dict(diary.observed)
+    assert list(observed) == ["teacher after ST", "student after NT", "teacher after ML", "student after ML"]
+    assert same_state(observed["teacher after ST"], state_of(classifier()))
+    assert same_state(observed["student after ML"], state_of(student))
+    assert same_state(observed["teacher after ML"], state_of(context.model))
+    assert not same_state(observed["teacher after ML"], observed["teacher after ST"])
+    assert not same_state(observed["student after ML"], observed["student after NT"])
+
+
+@pytest.mark.parametrize("change", [{"mutual": "ce_only"}, {"freeze_teacher": True}])
+def test_a_teacher_that_does_not_learn_stays_with_its_statistics(change: dict[str, Any]) -> None:
+    context = defender()
+    student = nt_ml_with(**change).purify(context)
+    assert same_state(state_of(context.model), state_of(classifier()))
+    assert not same_state(state_of(student), state_of(context.model))
+
+
+def test_ce_only_is_fine_tuning_of_the_student_of_non_target_training() -> None:
+    context = defender()
+    ml: dict[str, Any] = {"ml__learning_rate": 0.02}
+    expected = nt_ml_with(mutual="none", **ml).purify(context)
+    fit(
+        ENGINE,
+        context.clean_budget,
+        nt_ml_with(**ml).config.ml,
+        models=[expected],
+        loss=lambda images, labels: functional.cross_entropy(expected(images), labels),
+        augmentation=context.augmentation,
+        seed=0,
+        purpose="defense/mutual learning",
+        log=lambda _: None,
+    )
+    assert same_state(state_of(nt_ml_with(mutual="ce_only", **ml).purify(defender())), state_of(expected))
+
+
+def test_without_a_pull_teacher_and_student_learn_each_for_itself() -> None:
+    context = defender()
+    student = nt_ml_with(alpha=0.0).purify(context)
+    assert not same_state(state_of(context.model), state_of(classifier()))
+    assert same_state(state_of(student), state_of(nt_ml_with(mutual="ce_only").purify(defender())))
+
+
+class ReadError(Exception):
+    pass
+
+
+def test_a_uniform_target_does_not_ask_the_teacher() -> None:
+    def mute() -> Classifier:
+        model = classifier()
+
+        def refuse(images: Tensor) -> Tensor:
+            raise ReadError
+
+        cast(Any, model).forward = refuse
+        return model
+
+    settings: dict[str, Any] = {"student_start": "scratch", "mutual": "none"}
+    nt_ml_with(target="uniform", **settings).purify(defender(mute()))
+    with pytest.raises(ReadError):
+        nt_ml_with(target="teacher", **settings).purify(defender(mute()))
+
+
+def test_a_uniform_target_is_the_same_for_all_other_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    spy = FitSpy()
+    monkeypatch.setattr(nt_ml, "fit", spy)
+    student = nt_ml_with(target="uniform", mutual="none").purify(defender())
+    images, labels = split(2).images.float() / 255, torch.tensor([0, 1])
+    with torch.no_grad():
+        expected = -4 * (student(images) / 2).log_softmax(1)
+        expected = (expected[0, 1:].sum() + expected[1, [0, 2, 3]].sum()) / 3 / 2
+        assert torch.allclose(spy.calls[0]["loss"](images, labels), expected)
+
+
+def test_a_student_from_scratch_is_a_new_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    spy = FitSpy()
+    monkeypatch.setattr(nt_ml, "fit", spy)
+    fresh = classifier(seed=3)
+    assert nt_ml_with(student_start="scratch").purify(defender(new_model=lambda: fresh)) is fresh
+    assert same_state(spy.calls[0]["before"][0], state_of(classifier(seed=3)))
+
+
+def test_dropping_the_label_from_backdoored_weights_is_refused() -> None:
+    with pytest.raises(UserError, match=r"use defense\.student_start=scratch or defense\.mode=mask"):
+        nt_ml_with(mode="drop").check(classifier(), (3, 8, 8))
+    nt_ml_with(mode="drop", student_start="scratch").check(classifier(), (3, 8, 8))
+
+
+# Neural attention distillation.
+
+
+def test_attention_against_a_loop() -> None:
+    features = normal(2, 3, 2, 2)
+    found = attention(features)
+    for image in range(2):
+        raw = [
+            sum(features[image, channel, row, column].item() ** 2 for channel in range(3))
+            for row in range(2)
+            for column in range(2)
+        ]
+        norm = sum(value**2 for value in raw) ** 0.5
+        assert found[image].tolist() == pytest.approx([value / norm for value in raw], rel=1e-4)
+
+
+@given(seed=st.integers(0, 100), scale=st.floats(0.01, 100))
+@settings(deadline=None, max_examples=20)
+def test_attention_has_norm_one_and_no_scale(seed: int, scale: float) -> None:
+    features = normal(2, 3, 4, 5, seed=seed)
+    assert attention(features).shape == (2, 20)
+    assert torch.allclose(attention(features).norm(dim=1), torch.ones(2))
+    assert torch.allclose(attention(scale * features), attention(features), atol=1e-5)
+
+
+def test_the_loss_of_attention_distillation(monkeypatch: pytest.MonkeyPatch) -> None:
+    spy = FitSpy()
+    monkeypatch.setattr(nad, "fit", spy)
+    context = defender()
+    student = quick_defense("nad", attention_weights=[2.0, 3.0]).purify(context)
+    assert student is context.model
+    (call,) = spy.calls
+    assert call["models"] == [student]
+    assert call["data"] is context.clean_budget
+    # The teacher as the defense makes it: the backdoored model after its fine-tuning.
+    teacher = classifier()
+    context.fine_tune(teacher, cast(Any, quick_defense("nad")).config.teacher, "teacher")
+    images, labels = split(5, shape=(3, 16, 16)).images.float() / 255, torch.tensor([0, 1, 2, 3, 0])
+    with torch.no_grad():
+        logits, ours = feature_maps(student, student.stages(2), images)
+        _, theirs = feature_maps(teacher, teacher.stages(2), images)
+        distances = [(attention(a) - attention(b)).square().mean() for a, b in zip(ours, theirs, strict=True)]
+        assert all(distance > 0 for distance in distances)
+        expected = functional.cross_entropy(logits, labels) + 2 * distances[0] + 3 * distances[1]
+        assert torch.allclose(call["loss"](images, labels), expected)
+
+
+def test_the_teacher_of_attention_distillation_is_fine_tuned_and_then_fixed() -> None:
+    diary = Diary()
+    quick_defense("nad").purify(defender(diary=diary))
+    ((stage, teacher),) = diary.observed
+    assert stage == "teacher"
+    assert not same_state(teacher, state_of(classifier()))
+    assert [stage for stage, _ in diary.logged] == ["teacher", "student"]
+
+
+def test_feature_maps_are_those_of_the_modules_and_the_hooks_are_gone() -> None:
+    model, images = classifier(), split(2).images.float() / 255
+    logits, (early, late) = feature_maps(model, model.stages(2), images)
+    assert torch.equal(logits, model(images))
+    assert early.shape[1] == 64
+    assert late.shape[1] == 128
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+# Adversarial neuron pruning.
+
+
+class TinyNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(2, 3, 3)
+        self.bn = nn.BatchNorm2d(3)
+        self.fc = nn.Linear(12, 3)
+        self.bn.weight.data = torch.tensor([1.0, 0.7, -0.5])
+        self.bn.bias.data = torch.tensor([0.1, -0.2, 0.3])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.tanh(self.bn(self.conv(x))).flatten(1))
+
+
+def loss_with(model: TinyNet, images: Tensor, labels: Tensor, weights: Tensor, biases: Tensor) -> Tensor:
+    """The cross-entropy of a copy whose BatchNorm weight and bias are multiplied by hand."""
+    copy = deepcopy(model)
+    copy.bn.weight.data *= weights.detach()
+    copy.bn.bias.data *= biases.detach()
+    with torch.no_grad():
+        return functional.cross_entropy(copy(images), labels)
+
+
+def along(function: Callable[[Tensor], Tensor], at: Tensor, step: float = 1e-6) -> Tensor:
+    """The gradient by central differences."""
+    directions = torch.eye(len(at), dtype=at.dtype) * step
+    return torch.stack([(function(at + d) - function(at - d)) / (2 * step) for d in directions])
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("eps", [0.0, 0.4])
+def test_the_objective_of_pruning_and_its_gradient_by_finite_differences(training: bool, eps: float) -> None:
+    model = TinyNet().double().requires_grad_(False).train(training)
+    images, labels = double(5, 2, 4, 4), torch.tensor([0, 1, 2, 1, 0])
+    mask, one = torch.tensor([0.9, 0.6, 0.3], dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+    d = eps * along(lambda value: loss_with(model, images, labels, value, one), mask).sign()
+    e = eps * along(lambda value: loss_with(model, images, labels, mask, value), one).sign()
+
+    def by_hand(value: Tensor) -> Tensor:
+        # The perturbation is a constant: the masks are not to learn from its sign.
+        robust = loss_with(model, images, labels, value + d, one + e)
+        return 0.2 * loss_with(model, images, labels, value, one) + 0.8 * robust
+
+    learned = mask.clone().requires_grad_()
+    found = objective(model, batch_norms(model), {"bn": learned}, images, labels, eps, 0.2)
+    assert found.item() == pytest.approx(by_hand(mask).item(), abs=1e-9)
+    (gradient,) = torch.autograd.grad(found, learned)
+    assert torch.allclose(gradient, along(by_hand, mask), atol=1e-7)
+    if eps > 0:
+        assert loss_with(model, images, labels, mask + d, one + e) > loss_with(model, images, labels, mask, one)
+
+
+def test_masked_parameters_are_products() -> None:
+    model = TinyNet()
+    norms = batch_norms(model)
+    scaled = masked_parameters(norms, {"bn": torch.tensor([1.0, 0.0, 2.0])}, {"bn": torch.tensor([0.5, 1.0, 1.0])})
+    assert scaled["bn.weight"].tolist() == pytest.approx([1.0, 0.0, -1.0])
+    assert scaled["bn.bias"].tolist() == pytest.approx([0.05, -0.2, 0.3])
+    assert set(scaled) == {"bn.weight", "bn.bias"}
+
+
+def test_pruning_zeroes_weight_and_bias_at_or_below_the_threshold() -> None:
+    model = classifier()
+    before = state_of(model)
+    rng = torch.Generator().manual_seed(0)
+    masks = {name: torch.randint(0, 5, norm.weight.shape, generator=rng) / 4 for name, norm in batch_norms(model).items()}
+    count = prune(model, masks, 0.5)
+    assert count == sum(int((mask <= 0.5).sum()) for mask in masks.values()) > 0
+    after = state_of(model)
+    for name, value in before.items():
+        layer, _, kind = name.rpartition(".")
+        if layer in masks and kind in ("weight", "bias"):
+            for channel, mask in enumerate(masks[layer].tolist()):
+                assert after[name][channel] == (0 if mask <= 0.5 else value[channel])
+        else:
+            assert torch.equal(after[name], value)
+    images = split(6).images.float() / 255
+    with torch.no_grad():
+        assert torch.equal(reloaded(model)(images), model(images))
+    assert prune(classifier(), masks, -1.0) == 0
+
+
+def test_learning_masks_moves_nothing_but_the_pruned_channels() -> None:
+    diary = Diary()
+    context = defender(diary=diary)
+    model = quick_defense("anp", learning_rate=5.0, threshold=0.6).purify(context)
+    before, after = state_of(classifier()), state_of(model)
+    norms = batch_norms(model)
+    pruned = 0
+    for name, value in after.items():
+        layer, _, kind = name.rpartition(".")
+        if layer in norms and kind in ("weight", "bias"):
+            changed = value != before[name]
+            assert value[changed].eq(0).all()
+            pruned += int(changed.sum()) if kind == "weight" else 0
+        else:
+            assert torch.equal(value, before[name])  # the running statistics among them
+    stage, values = diary.logged[-1]
+    assert stage == "pruning"
+    assert values["pruned_channels"] == pruned
+    assert 0 < pruned < values["channels"] == sum(len(norm.weight) for norm in norms.values())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_masks_stay_between_0_and_1_and_start_at_1() -> None:
+    defense = cast(Any, quick_defense("anp", learning_rate=50.0, steps=2))
+    masks = torch.cat(list(defense._learn_masks(defender()).values()))
+    assert masks.min() == 0
+    assert masks.max() == 1
+    still = torch.cat(list(cast(Any, quick_defense("anp", learning_rate=1e-12))._learn_masks(defender()).values()))
+    assert torch.allclose(still, torch.ones_like(still))
+
+
+def trained_classifier() -> Classifier:
+    model, data = classifier(), split(64, seed=3)
+    defender(model, clean_budget=data).fine_tune(model, recipe(epochs=8, learning_rate=0.05, momentum=0.9), "training")
+    assert accuracy(ENGINE, model, data) > 0.9
+    return model
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.2, 1.0])
+def test_the_chosen_threshold_is_the_last_within_the_tolerance(tolerance: float) -> None:
+    model = trained_classifier()
+    config = cast(ANPConfig, quick_defense("anp").config)
+    defense: Any = ANP(ANPConfig(**vars(config) | {"threshold": None, "tolerance": tolerance, "selection_share": 1.0}))
+    rng = torch.Generator().manual_seed(1)
+    masks = {name: torch.rand(norm.weight.shape, generator=rng) for name, norm in batch_norms(model).items()}
+    context = defender(model, clean_budget=split(40, seed=4), poisoned_train=UNTOUCHABLE)
+    before = state_of(model)
+    chosen = defense._choose_threshold(context, masks)
+    assert same_state(state_of(model), before)
+
+    def accuracy_at(threshold: float) -> float:
+        trial = deepcopy(model)
+        prune(trial, masks, threshold)
+        return accuracy(ENGINE, trial, context.clean_budget)
+
+    needed = (1 - tolerance) * accuracy(ENGINE, model, context.clean_budget)
+    if chosen >= 0:
+        assert accuracy_at(chosen) >= needed
+    if tolerance == 1:
+        assert chosen == pytest.approx(0.95)
+    else:
+        assert chosen < 0.9
+        following = 0.0 if chosen < 0 else chosen + 0.05
+        assert accuracy_at(following) < needed
+
+
+def test_the_part_to_select_on_is_a_stratified_part_of_the_budget() -> None:
+    context = defender(clean_budget=split(40))
+    part = context.part_of_budget(0.5)
+    assert part.labels.bincount().tolist() == [5] * CLASSES
+    rows = {tuple(image.flatten().tolist()) for image in context.clean_budget.images}
+    assert all(tuple(image.flatten().tolist()) in rows for image in part.images)
+    assert torch.equal(part.images, context.part_of_budget(0.5).images)
+    assert len(context.part_of_budget(0.001)) == 1
+    assert len(context.part_of_budget(1.0)) == 40
+
+
+# I-BAU.
+
+
+MATRIX = torch.tensor([[1.5, 0.2, -0.3], [0.1, 1.2, 0.4], [-0.2, 0.3, 0.9]], dtype=torch.float64)
+STEP = 0.2
+
+
+def quadratic_hypergradient(iterations: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Result, delta - b, theta - c; inner loss |A delta - theta|^2 / 2, outer |delta - b|^2 / 2 + |theta - c|^2 / 2."""
+    theta, delta = double(3, seed=1).requires_grad_(), double(3, seed=2)
+    b, c = double(3, seed=3), double(3, seed=4)
+    (found,), value = hypergradient(
+        lambda d: ((d - b).square().sum() + (theta - c).square().sum()) / 2,
+        lambda d: (MATRIX @ d - theta).square().sum() / 2,
+        delta,
+        [theta],
+        STEP,
+        iterations,
+    )
+    assert value == pytest.approx(((delta - b).square().sum() + (theta - c).square().sum()).item() / 2)
+    return found, delta - b, (theta - c).detach()
+
+
+def test_the_hypergradient_reaches_the_total_derivative() -> None:
+    found, by_delta, direct = quadratic_hypergradient(2000)
+    # delta*(theta) = A^-1 theta, so the derivative of the outer loss for theta is theta - c + A^-T (delta - b).
+    assert torch.allclose(found, direct + torch.linalg.inv(MATRIX).T @ by_delta, atol=1e-8)
+
+
+@pytest.mark.parametrize("iterations", [0, 1, 2, 5])
+def test_the_hypergradient_after_few_iterations(iterations: int) -> None:
+    found, by_delta, direct = quadratic_hypergradient(iterations)
+    step_map = torch.eye(3, dtype=torch.float64) - STEP * MATRIX.T @ MATRIX
+    v = by_delta
+    for _ in range(iterations):
+        v = step_map.T @ v + by_delta
+    assert torch.allclose(found, direct + STEP * MATRIX @ v, atol=1e-10)
+
+
+def test_a_parameter_that_is_not_read_has_a_gradient_of_zero() -> None:
+    theta, unused = double(3).requires_grad_(), double(2).requires_grad_()
+    gradients, _ = hypergradient(
+        lambda d: d.sum(), lambda d: (d * theta).square().sum(), double(3, seed=1), [theta, unused], 0.1, 2
+    )
+    assert gradients[0].abs().sum() > 0
+    assert torch.equal(gradients[1], torch.zeros(2, dtype=torch.float64))
+
+
+def i_bau(**changes: Any) -> Any:
+    config = cast(IBAUConfig, quick_defense("i_bau").config)
+    return IBAU(IBAUConfig(**vars(config) | changes))
+
+
+def test_the_perturbation_is_found_by_ascent_of_the_loss() -> None:
+    model, data = classifier(), split(8)
+    images = ENGINE.images(data.images)
+    delta = torch.zeros(1, 3, 8, 8)
+    for batch in (images[:4], images[4:]):
+        labels = data.labels[:4]
+        at = (batch + delta).requires_grad_()
+        (gradient,) = torch.autograd.grad(functional.cross_entropy(model(at), labels), at)
+        delta = delta + 0.5 * (gradient.sum(0, keepdim=True) - 2 * 0.1 * delta)
+    batches = [(images[:4], data.labels[:4]), (images[4:], data.labels[:4])]
+    settings: dict[str, Any] = {"inner_learning_rate": 0.5, "penalty": 0.1, "inner_passes": 1}
+    found = i_bau(radius=100.0, **settings)._find_perturbation(model, batches)
+    assert torch.allclose(found, delta, atol=1e-6)
+    # Outside of the ball it is drawn back to its surface, in the same direction.
+    short = i_bau(radius=0.001, **settings)._find_perturbation(model, batches)
+    assert short.norm().item() == pytest.approx(0.001)
+    assert torch.allclose(short, delta / delta.norm() * 0.001, atol=1e-8)
+
+
+def test_the_share_of_a_batch_carries_the_perturbation() -> None:
+    model, data, delta = classifier(), split(8), 0.1 * normal(1, 3, 8, 8)
+    images = ENGINE.images(data.images)
+    with torch.no_grad():
+        expected = functional.cross_entropy(model(torch.cat([images[:3] + delta, images[3:]])), data.labels)
+        found = i_bau()._outer_loss(model, images, data.labels, 3)(delta)
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_unlearning_keeps_the_running_statistics_and_lowers_the_loss() -> None:
+    diary = Diary()
+    context = defender(diary=diary)
+    model = i_bau(rounds=12, learning_rate=0.003).purify(context)
+    before = state_of(classifier())
+    for name, value in state_of(model).items():
+        if "running" in name or "batches" in name or name in ("mean", "std"):
+            assert torch.equal(value, before[name])
+    losses = [values["loss"] for _, values in diary.logged]
+    assert len(losses) == 12
+    assert losses[-1] < losses[0]
+    assert all(values["perturbation_norm"] <= 10 * (1 + 1e-5) for _, values in diary.logged)
+
+
+# Fine-pruning.
+
+
+def channels_to_keep_by_loop(
+    features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, order: Tensor, tolerance: float
+) -> list[bool]:
+    def accuracy_without(pruned: list[int]) -> float:
+        cut = weight.clone()
+        cut[:, pruned] = 0
+        return (functional.linear(features, cut, bias).argmax(1) == labels).double().mean().item()
+
+    pruned: list[int] = []
+    for channel in order.tolist()[:-1]:
+        if accuracy_without([*pruned, channel]) < (1 - tolerance) * accuracy_without([]):
+            break
+        pruned.append(channel)
+    return [channel not in pruned for channel in range(len(order))]
+
+
+@given(seed=st.integers(0, 500), channels=st.integers(1, 8), tolerance=st.sampled_from([0.0, 0.1, 0.3, 0.6, 1.0]))
+@settings(deadline=None, max_examples=80)
+def test_the_channels_that_stay_against_a_loop(seed: int, channels: int, tolerance: float) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    features, weight = torch.rand(30, channels, generator=rng), torch.randn(3, channels, generator=rng)
+    bias, order = torch.randn(3, generator=rng) / 5, torch.randperm(channels, generator=rng)
+    labels = (features @ weight.T + bias).argmax(1)
+    labels = torch.where(torch.rand(30, generator=rng) < 0.8, labels, torch.randint(3, (30,), generator=rng))
+    kept = channels_to_keep(features, labels, weight, bias, order, tolerance)
+    assert kept.tolist() == channels_to_keep_by_loop(features, labels, weight, bias, order, tolerance)
+    assert kept.any()
+
+
+def test_pruned_columns_are_those_of_the_least_active_channels_and_stay_zero() -> None:
+    diary, model = Diary(), trained_classifier()
+    context = defender(model, diary=diary, clean_budget=split(24, seed=1))
+    activity = head_inputs(context, model, context.clean_budget).mean(0)
+    purified = quick_defense("fp", recipe__epochs=3, recipe__weight_decay=0.1, recipe__nesterov=True).purify(context)
+    stage, values = diary.logged[0]
+    assert stage == "pruning"
+    pruned = int(values["pruned_channels"])
+    assert 0 < pruned < values["channels"] == len(activity)
+    columns = purified.head.weight.detach().abs().sum(0)
+    assert set(columns.eq(0).nonzero().flatten().tolist()) == set(activity.argsort()[:pruned].tolist())
+    assert len(diary.logged) == 1 + 3
+
+
+def test_the_accuracy_after_pruning_is_within_the_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = trained_classifier()
+    context = defender(model, clean_budget=split(40, seed=4))
+    part = context.part_of_budget(0.5)
+    before = accuracy(ENGINE, model, part)
+    after: list[float] = []
+    monkeypatch.setattr(DefenseContext, "fine_tune", lambda self, model, *_: after.append(accuracy(ENGINE, model, part)))
+    quick_defense("fp", tolerance=0.2).purify(context)
+    assert after[0] >= 0.8 * before
+
+
+def test_head_inputs_are_what_the_last_layer_reads() -> None:
+    model, data = classifier(), split(12)
+    inputs = head_inputs(defender(), model.train(), data)
+    with torch.no_grad():
+        assert torch.allclose(model.head(inputs), classifier()(data.images.float() / 255), atol=1e-5)
+    assert not model.training
+    assert not model.head._forward_pre_hooks
+
+
+# Fine-tuning.
+
+
+def test_fine_tuning_is_a_training_on_the_budget() -> None:
+    context, expected = defender(), classifier()
+    settings = cast(Any, quick_defense("ft", recipe__epochs=2)).config.recipe
+    fit(
+        ENGINE,
+        context.clean_budget,
+        settings,
+        models=[expected],
+        loss=lambda images, labels: functional.cross_entropy(expected(images), labels),
+        augmentation=context.augmentation,
+        seed=0,
+        purpose="defense/fine-tuning",
+        log=lambda _: None,
+    )
+    assert same_state(state_of(quick_defense("ft", recipe__epochs=2).purify(context)), state_of(expected))
+
+
+def test_no_defense_gives_the_model_back() -> None:
+    context = defender()
+    assert quick_defense("none").purify(context) is context.model
+    assert same_state(state_of(context.model), state_of(classifier()))

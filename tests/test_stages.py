@@ -1,0 +1,495 @@
+"""Whole cells on small data: what is trained when, what is stored, and that the numbers survive the store."""
+
+import json
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import CONF, DEFENSE_NAMES, UNTOUCHABLE, same_state, state_of
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+import ntml_bench.app.stages
+from ntml_bench.app.cell import Cell
+from ntml_bench.app.composition import split_config
+from ntml_bench.app.settings import Settings, read_settings
+from ntml_bench.attacks import ATTACKS
+from ntml_bench.data import ImageData
+from ntml_bench.data.loading import load
+from ntml_bench.defenses.base import CLEAN_BUDGET, DEFENSES, Defense, DefenseConfig, DefenseContext
+from ntml_bench.errors import UserError
+from ntml_bench.evaluation import evaluate, triggered_test
+from ntml_bench.models import Classifier
+from ntml_bench.seeding import generator
+from ntml_bench.training import fit
+
+ATTACK_NAMES = [name for name in ATTACKS if (CONF / "attack" / f"{name}.yaml").exists()]
+SMALL = [
+    "dataset=digits",
+    "dataset.image_size=12",
+    "dataset.train_limit=160",
+    "dataset.test_limit=60",
+    "training.epochs=1",
+    "training.batch_size=40",
+    "clean_budget=0.15",
+    "device=cpu",
+    "precision=float32",
+    "tracking=none",
+]
+# What the published settings would take too long for, or what would leave no poison among so few images.
+QUICK = {
+    "lc": ["attack.steps=2"],
+    "narcissus": ["attack.poisoning_rate=0.02", "attack.rounds=3", "attack.warmup_epochs=1"],
+    "ft": ["defense.recipe.epochs=1"],
+    "fp": ["defense.recipe.epochs=1"],
+    "nad": ["defense.teacher.epochs=1", "defense.student.epochs=1"],
+    "anp": ["defense.steps=2"],
+    "i_bau": ["defense.rounds=1"],
+    "nt_ml": ["defense.ml.epochs=1"],
+}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Outputs of tests that only ask whether a cell works: the victims are trained once."""
+    return tmp_path_factory.mktemp("shared")
+
+
+def settings_of(*overrides: str, attack: str = "badnets", defense: str = "none") -> Settings:
+    chosen = [f"attack={attack}", f"defense={defense}", *SMALL, *QUICK.get(attack, []), *QUICK.get(defense, []), *overrides]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("config", chosen, return_hydra_config=True)
+    return read_settings(*split_config(composed))
+
+
+Make = Callable[..., Cell]
+
+
+@pytest.fixture
+def make(tmp_path: Path, data_dir: Path) -> Make:
+    def cell(*overrides: str, outputs: Path = tmp_path, **options: str) -> Cell:
+        settings = settings_of(*overrides, f"outputs={outputs}", f"data_dir={data_dir}", **options)
+        return Cell(settings, load(settings.dataset, data_dir, settings.general.seed))
+
+    return cell
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The purposes of the trainings of victims and surrogates since the last look."""
+    seen: list[str] = []
+
+    def counted(*arguments: Any, **named: Any) -> None:
+        seen.append(named["purpose"])
+        fit(*arguments, **named)
+
+    monkeypatch.setattr(ntml_bench.app.stages, "fit", counted)
+    return seen
+
+
+@pytest.fixture
+def purifications(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The defenses that were run."""
+    seen: list[str] = []
+    for name in DEFENSE_NAMES:
+        monkeypatch.setattr(DEFENSES[name], "purify", _counted(name, DEFENSES[name].purify, seen))
+    return seen
+
+
+def _counted(name: str, genuine: Callable[[Any, DefenseContext], Classifier], seen: list[str]) -> Callable[..., Classifier]:
+    def purify(self: Any, context: DefenseContext) -> Classifier:
+        seen.append(name)
+        return genuine(self, context)
+
+    return purify
+
+
+def quiet(_: str) -> None:
+    pass
+
+
+def numbers(record: dict[str, Any]) -> dict[str, Any]:
+    return {part: record[part] for part in ("before", "after", "floor", "defense_effectiveness_rating", "stages")}
+
+
+def check_record(record: dict[str, Any], attack: str, defense: str) -> None:
+    assert (record["attack"], record["defense"], record["state"]) == (attack, defense, "done")
+    for part in ("before", "after"):
+        for name, value in record[part].items():
+            if attack == "none" and name != "clean_accuracy":
+                assert value is None
+            else:
+                assert 0 <= value <= 100
+        if attack != "none":
+            assert record[part]["attack_success_rate"] + record[part]["robust_accuracy"] <= 100 + 1e-9
+    assert (record["defense_effectiveness_rating"] is None) == ("none" in (attack, defense))
+    assert all(seconds >= 0 for seconds in record["seconds"].values())
+    assert record["history"][0]["stage"] == "victim"
+    assert record["settings"]["attack"]["name"] == attack
+    assert record["environment"]["packages"]["torch"] == version("torch")
+    assert record["needs"] == list(DEFENSES[defense].needs)
+    if defense == "none":
+        assert record["before"] == record["after"]
+
+
+@pytest.mark.parametrize("attack", ATTACK_NAMES)
+def test_every_attack_end_to_end(attack: str, make: Make, shared: Path) -> None:
+    cell = make(attack=attack, defense="ft", outputs=shared)
+    record = cell.run(quiet)
+    check_record(record, attack, "ft")
+    if attack != "none":
+        assert record["notes"]["poisons"] == round(record["settings"]["attack"]["poisoning_rate"] * 160)
+    # The budget holds no image that the attack touched, and as many as are asked for.
+    victim = cell.stages.victim()
+    purified = cell.stages.purified()[1]
+    assert purified["clean_budget_images"] == 24
+    touched = set(victim.poisoning.indices.tolist())
+    assert len(touched) == record["notes"]["poisons"] + record["notes"]["covers"]
+    seen = budget_of(cell)
+    assert len(seen) == 24
+    assert not touched & seen
+
+
+def budget_of(cell: Cell) -> set[int]:
+    """The training images that a defense of the cell is given as its clean budget, by their indices."""
+    caught: list[DefenseContext] = []
+
+    class CaughtError(Exception):
+        pass
+
+    class Catcher(Defense[DefenseConfig]):
+        def purify(self, context: DefenseContext) -> Classifier:
+            caught.append(context)
+            raise CaughtError
+
+    object.__setattr__(cell.settings, "defense", Catcher(cell.settings.defense.config))
+    with pytest.raises(CaughtError):
+        cell.stages._purify()
+    train, budget = cell.data.train, caught[0].clean_budget
+    rows = {tuple(image.flatten().tolist()): number for number, image in enumerate(train.images)}
+    assert len(rows) == len(train)
+    indices = [rows[tuple(image.flatten().tolist())] for image in budget.images]
+    assert torch.equal(budget.labels, train.labels[indices])
+    return set(indices)
+
+
+@pytest.mark.parametrize("defense", DEFENSE_NAMES)
+@pytest.mark.parametrize("attack", ["none", "badnets"])
+def test_every_defense_end_to_end(attack: str, defense: str, make: Make, shared: Path) -> None:
+    check_record(make(attack=attack, defense=defense, outputs=shared).run(quiet), attack, defense)
+
+
+def test_the_victim_is_trained_once_and_shared(make: Make, trainings: list[str], purifications: list[str]) -> None:
+    for defense in ("none", "ft", "anp"):
+        make(defense=defense).run(quiet)
+    assert trainings == ["victim"]
+    assert purifications == ["ft", "anp"]
+    make(defense="ft").run(quiet)  # a second time: nothing
+    assert trainings == ["victim"]
+    assert purifications == ["ft", "anp"]
+
+
+def test_a_second_run_reads_its_numbers(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = make("floor=true", defense="nt_ml").run(quiet)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("something was computed again")
+
+    for name in ("fit", "evaluate", "make_classifier", "triggered_test"):
+        monkeypatch.setattr(ntml_bench.app.stages, name, refuse)
+    second = make("floor=true", defense="nt_ml")
+    assert second.record() == first
+    assert second.run(quiet) == first
+
+
+@pytest.mark.parametrize(
+    ("change", "trained", "defended"),
+    [
+        ("defense.recipe.epochs=2", [], ["ft"]),
+        ("clean_budget=0.2", [], ["ft"]),
+        ("attack.trigger_size=2", ["victim"], ["ft"]),
+        ("attack.target_class=3", ["victim"], ["ft"]),
+        ("training.learning_rate=0.05", ["victim"], ["ft"]),
+        ("dataset.augmentation.crop_padding=1", ["victim"], ["ft"]),
+        ("dataset.train_limit=170", ["victim"], ["ft"]),
+        ("deterministic=true", ["victim"], ["ft"]),
+        ("seed=1", ["victim"], ["ft"]),
+        ("training.name=renamed", [], []),
+        ("sweep=another", [], []),
+    ],
+)
+def test_a_changed_setting_reruns_what_it_touches(
+    change: str, trained: list[str], defended: list[str], make: Make, trainings: list[str], purifications: list[str]
+) -> None:
+    first = make(defense="ft")
+    first.run(quiet)
+    trainings.clear()
+    purifications.clear()
+    try:
+        changed = make(change, defense="ft")
+        changed.run(quiet)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert trainings == trained
+    assert purifications == defended
+    assert (changed.key == first.key) == (not defended)
+
+
+def test_a_defense_without_a_budget_does_not_depend_on_it(make: Make, trainings: list[str]) -> None:
+    first = make(defense="none")
+    assert make("clean_budget=0.3", defense="none").key == first.key
+    assert CLEAN_BUDGET not in first.settings.defense.needs
+    # An attack without any attack's settings: the clean model is one.
+    assert make("attack.target_class=4", attack="none").stages.victim_key == make(attack="none").stages.victim_key
+    assert trainings == []
+
+
+def test_keys_of_all_cells_differ(make: Make) -> None:
+    cells = [
+        make(f"seed={seed}", attack=attack, defense=defense)
+        for attack in ("none", "badnets", "sig")
+        for defense in ("none", "ft", "nt_ml")
+        for seed in (0, 1)
+    ]
+    assert len({cell.key for cell in cells}) == len(cells)
+    assert len({cell.stages.purified_key for cell in cells}) == len(cells)
+    assert len({cell.stages.victim_key for cell in cells}) == 3 * 2
+
+
+def test_the_seed_is_in_every_key_where_the_data_do_not_depend_on_it(make: Make) -> None:
+    whole = ["dataset.train_limit=null", "dataset.test_limit=null"]
+    one, other = make(*whole, defense="ft"), make(*whole, "seed=1", defense="ft")
+    assert one.data.fingerprint == other.data.fingerprint
+    assert len({one.key, other.key}) == 2
+    assert len({one.stages.victim_key, other.stages.victim_key, one.stages.clean_key, other.stages.clean_key}) == 4
+    assert one.stages.purified_key != other.stages.purified_key
+
+
+def test_the_floor_is_the_clean_model_under_the_trigger(make: Make, trainings: list[str]) -> None:
+    cell = make("floor=true")
+    record = cell.run(quiet)
+    assert trainings == ["victim", "victim"]
+    clean = make(attack="none")
+    record_of_clean = clean.run(quiet)
+    assert trainings == ["victim", "victim"]  # the same model
+    assert record["floor"]["clean_accuracy"] == record_of_clean["before"]["clean_accuracy"]
+    assert record_of_clean["floor"] is None
+    attack = cell.settings.attack
+    triggered = triggered_test(cell.data.test, lambda images: attack.trigger(images, {}), attack.config.target_class)
+    assert record["floor"] == evaluate(cell.engine, clean.stages.victim().model, cell.data.test, triggered)
+    assert make("attack.trigger_size=5", "floor=true").run(quiet)["floor"] != record["floor"]
+    assert trainings == ["victim"] * 3
+
+
+def test_loaded_models_give_the_recorded_numbers(make: Make) -> None:
+    record = make(attack="wanet", defense="anp").run(quiet)
+    cell = make(attack="wanet", defense="anp")
+    model, _ = cell.stages.purified()
+    assert not model.training
+    assert cell.stages._measure(model) == record["after"]
+    assert cell.stages._measure(cell.stages.victim().model) == record["before"]
+    folder = cell.store.path("purified", cell.stages.purified_key)
+    assert sorted(path.name for path in folder.iterdir()) == ["record.json", "tensors.safetensors"]
+
+
+def test_the_poisons_are_drawn_once(make: Make) -> None:
+    """What the store says was poisoned is what the victim was trained on, and what a defender finds."""
+    cell = make(attack="blended")
+    seen: list[torch.Tensor] = []
+    genuine = ntml_bench.app.stages.fit
+
+    def spy(engine: Any, data: Any, *arguments: Any, **named: Any) -> None:
+        seen.append(data.images.clone())
+        genuine(engine, data, *arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ntml_bench.app.stages, "fit", spy)
+        victim = cell.stages.victim()
+    train = cell.data.train
+    changed = (seen[0] != train.images).flatten(1).any(1).nonzero().flatten()
+    assert torch.equal(changed, victim.poisoning.indices)
+    assert torch.equal(seen[0][changed], victim.poisoning.images)
+    assert torch.equal(victim.poisoning.apply(train).images, seen[0])
+    assert victim.poisoning.labels.eq(0).all()
+    assert train.labels[changed].ne(0).all()
+
+
+def test_an_attack_that_controls_the_training_gets_clean_batches(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = make(attack="wanet")
+    calls: list[int] = []
+    genuine = type(cell.settings.attack).during_training
+
+    def spy(self: Any, images: torch.Tensor, labels: torch.Tensor, *rest: Any) -> Any:
+        calls.append(len(images))
+        levels = images * 255
+        assert torch.equal(levels.round(), levels.round().clamp(0, 255))
+        for image, label in zip(levels.round().to(torch.uint8), labels, strict=True):
+            same = (cell.data.train.images == image).flatten(1).all(1)
+            assert label in cell.data.train.labels[same]
+        return genuine(self, images, labels, *rest)
+
+    monkeypatch.setattr(type(cell.settings.attack), "during_training", spy)
+    cell.stages.victim()
+    assert calls == [40] * 4
+
+
+def test_the_recipe_of_the_settings_trains_the_victim(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = make("training.weight_decay=0.001", "training.schedule=cosine")
+    seen: list[Any] = []
+    monkeypatch.setattr(ntml_bench.app.stages, "fit", lambda *arguments, **named: seen.append((arguments[2], named)))
+    cell.stages.victim()
+    ((recipe, named),) = seen
+    assert recipe is cell.settings.training
+    assert (recipe.weight_decay, recipe.schedule) == (0.001, "cosine")
+    assert named["augmentation"] is cell.settings.dataset.config.augmentation
+    assert named["seed"] == 0
+
+
+def test_a_victim_is_the_same_whatever_ran_before(make: Make, tmp_path: Path) -> None:
+    first = state_of(make(outputs=tmp_path / "one").stages.victim().model)
+    make(attack="sig", outputs=tmp_path / "two").stages.victim()
+    torch.manual_seed(5)
+    again = state_of(make(outputs=tmp_path / "two").stages.victim().model)
+    assert same_state(first, again)
+    assert not same_state(first, state_of(make("seed=1", outputs=tmp_path / "two").stages.victim().model))
+
+
+def test_observing_a_stage_changes_nothing(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    watched = make(defense="nt_ml", outputs=tmp_path / "one")
+    record = watched.run(quiet)
+    assert list(record["stages"]) == ["teacher after ST", "student after NT", "teacher after ML", "student after ML"]
+    assert record["stages"]["teacher after ST"] == record["before"]
+    assert record["stages"]["student after ML"] == record["after"]
+    # In place of what a context is given: to ignore it, and then to do nothing.
+    ignored = property(lambda self: lambda stage, model: None, lambda self, value: None)
+    monkeypatch.setattr(DefenseContext, "observe", ignored, raising=False)
+    alone = make(defense="nt_ml", outputs=tmp_path / "two")
+    assert alone.run(quiet)["after"] == record["after"]
+    assert same_state(state_of(alone.stages.purified()[0]), state_of(watched.stages.purified()[0]))
+
+
+def test_observing_leaves_the_mode_of_every_module(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[list[bool]] = []
+
+    def purify(self: Any, context: DefenseContext) -> Classifier:
+        model = context.model.train()
+        next(iter(model.children())).eval()
+        modes.append([module.training for module in model.modules()])
+        context.observe("half in training", model)
+        modes.append([module.training for module in model.modules()])
+        return model.eval()
+
+    monkeypatch.setattr(DEFENSES["ft"], "purify", purify)
+    cell = make(defense="ft")
+    assert list(cell.stages.purified()[1]["stages"]) == ["half in training"]
+    assert modes[0] == modes[1]
+    assert len(set(modes[0])) == 2
+
+
+def test_a_defense_may_change_its_model_but_not_the_victim(make: Make) -> None:
+    cell = make(defense="ft")
+    before = state_of(cell.stages.victim().model)
+    cell.stages.purified()
+    assert same_state(state_of(cell.stages.victim().model), before)
+
+
+def test_no_attack_has_no_success_rate(make: Make, shared: Path) -> None:
+    record = make("floor=true", attack="none", defense="ft", outputs=shared).run(quiet)
+    for part in ("before", "after"):
+        assert record[part]["clean_accuracy"] is not None
+        assert record[part]["attack_success_rate"] is record[part]["robust_accuracy"] is None
+    assert record["defense_effectiveness_rating"] is record["floor"] is None
+
+
+def test_a_failure_is_written_down_and_a_later_success_removes_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Any, context: DefenseContext) -> Classifier:
+        raise RuntimeError("no more channels\nand more")
+
+    cell = make(defense="ft")
+    with monkeypatch.context() as patch:
+        patch.setattr(DEFENSES["ft"], "purify", fail)
+        with pytest.raises(RuntimeError, match="no more channels"):
+            cell.run(quiet)
+    path = cell.store.root / f"cell-{cell.key}.failed.json"
+    assert path == cell.failure_path
+    failure = json.loads(path.read_text())
+    assert failure["error"] == "RuntimeError: no more channels"
+    assert "Traceback (most recent call last)" in failure["traceback"]
+    assert "in fail" in failure["traceback"]
+    assert cell.record() is None
+    assert not cell.store.locked("cell", cell.key)
+    # What was done before the failure is kept.
+    assert cell.store.record("victim", cell.stages.victim_key) is not None
+    assert make(defense="ft").run(quiet)["state"] == "done"
+    assert not path.exists()
+
+
+def test_an_interrupt_is_no_failure(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    cell = make(defense="ft")
+    monkeypatch.setattr(DEFENSES["ft"], "purify", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        cell.run(quiet)
+    assert not cell.failure_path.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "overrides", "message"),
+    [
+        ({}, ["attack.target_class=10"], r"attack\.target_class is 10; the data set has 10 classes"),
+        ({}, ["attack.trigger_size=13"], r"attack\.trigger_size is 13"),
+        ({"attack": "sig"}, ["attack.poisoning_rate=0.2"], r"attack\.poisoning_rate is 0\.2: 32 of 160"),
+        ({"defense": "nt_ml"}, ["defender_has_training_set=false"], "needs the poisoned training set"),
+        ({"defense": "nt_ml"}, ["defense.mode=drop"], r"defense\.student_start=scratch"),
+        ({"defense": "ft"}, ["clean_budget=0.05"], "at least one for each of the 10 classes"),
+        ({"defense": "anp"}, ["model=timm", "model.name=vit_tiny_patch16_224"], "VisionTransformer has none"),
+        ({"defense": "nad"}, ["model=timm", "model.name=vit_tiny_patch16_224"], "needs feature maps"),
+        ({}, ["model.name=resnet_tinny"], "Did you mean 'resnet_tiny'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_trained(
+    options: dict[str, str], overrides: list[str], message: str, make: Make, trainings: list[str]
+) -> None:
+    with pytest.raises(UserError, match=message):
+        make(*overrides, **options)
+    assert trainings == []
+
+
+def test_only_the_evaluator_reads_the_test_images(make: Make, data_dir: Path) -> None:
+    cell = make(defense="fp")
+    cell.stages.victim()
+    blind = make(defense="fp")
+    blind.stages.data = ImageData(cell.data.train, UNTOUCHABLE, cell.data.class_names, cell.data.fingerprint)
+    blind.stages.purified()
+    with pytest.raises(AssertionError, match="out of reach"):
+        blind.stages._measure(cell.stages.victim().model)
+
+
+def test_the_clean_budget_is_the_same_list_for_every_defense(make: Make) -> None:
+    budgets = [budget_of(make(defense=defense)) for defense in ("ft", "nt_ml")]
+    assert budgets[0] == budgets[1]
+    assert budget_of(make("seed=1", defense="ft")) != budgets[0]
+
+
+def test_streams_of_defense_and_attack_have_names_of_their_own() -> None:
+    assert generator(0, "attack/order").initial_seed() != generator(0, "defense/order").initial_seed()
+
+
+def test_resolved_settings_hold_every_value_of_the_yaml_files(make: Make) -> None:
+    resolved = make(attack="sig", defense="nt_ml").resolved_settings()
+    for group, name in (("attack", "sig"), ("defense", "nt_ml"), ("training", "one_cycle")):
+        loaded = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
+        assert isinstance(loaded, dict)
+        assert set(resolved[group]) == set(loaded)
+    assert resolved["defense"]["ml"]["epochs"] == 1
+    assert resolved["seed"] == 0
