@@ -76,6 +76,8 @@ def build(schema: type[T], values: Mapping[str, Any], where: str) -> T:
                 raise UserError(f"{prefix}{name} is {value!r}; it is a group of settings")
             converted[name] = build(cast(Any, kinds[name]), value, prefix + name)
             continue
+        if kinds[name] is bool and not isinstance(value, bool):
+            raise UserError(f"{prefix}{name} is {value!r}; allowed: true, false")
         try:
             structure[name] = value
         except OmegaConfBaseException as error:

@@ -173,6 +173,7 @@ PERCENT = st.floats(0, 100)
 
 
 @given(PERCENT, PERCENT, PERCENT, PERCENT)
+@settings(deadline=None)
 def test_rating_as_designed(acc_before: float, asr_before: float, acc_after: float, asr_after: float) -> None:
     found = defense_effectiveness_rating(metrics(acc_before, asr_before), metrics(acc_after, asr_after))
     expected = (max(0, asr_before / 100 - asr_after / 100) - max(0, acc_before / 100 - acc_after / 100) + 1) / 2

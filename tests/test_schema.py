@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from builders import CONF, leaves, yaml_values
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntml_bench.attacks import ATTACKS
@@ -158,6 +158,7 @@ def test_an_int_for_a_float_is_that_float_and_hashes_alike() -> None:
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, min_value=1e-6, max_value=1))
+@settings(deadline=None)
 def test_spellings_of_a_number_hash_alike(rate: float) -> None:
     spelled = [outer(rate=rate), outer(rate=repr(rate)), outer(rate=f"{rate:.20e}")]
     assert len({key_of(plain(made)) for made in spelled}) == 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ntml_bench.data.base import AugmentationConfig
@@ -30,17 +30,20 @@ def turned(value: Any) -> Any:
 
 
 @given(SETTINGS)
+@settings(deadline=None)
 def test_the_key_does_not_depend_on_the_order_of_keys(settings: dict[str, Any]) -> None:
     assert key_of(settings) == key_of(turned(settings))
 
 
 @given(SETTINGS, SETTINGS)
+@settings(deadline=None)
 def test_different_settings_have_different_keys(one: dict[str, Any], other: dict[str, Any]) -> None:
     same = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
     assert (key_of(one) == key_of(other)) == same
 
 
 @given(SETTINGS, st.text(max_size=4), st.integers())
+@settings(deadline=None)
 def test_one_changed_value_changes_the_key(settings: dict[str, Any], name: str, value: int) -> None:
     assert key_of(settings | {name: value}) != key_of(settings | {name: value + 1})
     assert key_of({"in": {**settings, name: value}}) != key_of({"in": {**settings, name: value + 1}})

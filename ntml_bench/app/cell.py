@@ -65,7 +65,7 @@ class Cell:
         """The record, from the store or made now. A failure is written down beside the store's artifacts, and raised."""
         self._say = say
         try:
-            record = self.store.get_or_make("cell", self.key, self._make).record
+            self.store.get_or_make("cell", self.key, self._make)
         except Exception as error:
             write_json(
                 self.failure_path,
@@ -73,6 +73,9 @@ class Cell:
             )
             raise
         self.failure_path.unlink(missing_ok=True)
+        # As the store holds it, so that a first run and a later one return the same to the letter.
+        record = self.record()
+        assert record is not None
         return record
 
     def manifest_entry(self) -> dict[str, Any]:
