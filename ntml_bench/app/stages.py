@@ -74,7 +74,7 @@ class Stages:
             "model": plain(settings.model),
             "training": {key: value for key, value in asdict(settings.training).items() if key != "name"},
             "seed": self.seed,
-            "precision": settings.general.precision,
+            "bfloat16": engine.half,
             "deterministic": settings.general.deterministic,
         }
         self.clean_key = key_of({"stage": "victim", "attack": None, **self._recipe})
