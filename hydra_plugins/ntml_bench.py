@@ -34,7 +34,7 @@ class SweepLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Raises UserError for a mistake in any cell before all, and for cells that failed behind all."""
         # Here, because they import torch, which `--help` and `--cfg` do without.
-        from ntml_bench.app.session import Session, write_manifest
+        from ntml_bench.app.session import Session, share_processor, write_manifest
         from ntml_bench.app.settings import read_settings
 
         setup_globals()
@@ -54,8 +54,9 @@ class SweepLauncher(Launcher):
                     ) from None
                 returns.append(JobReturn(overrides=list(overrides), cfg=config, hydra_cfg=composed))
             write_manifest(cells)
-            for cell, result in zip(cells, returns, strict=True):
-                result.return_value = session.run(cell)
+            workers = share_processor(cells[0].settings, single=False)
+            for result, record in zip(returns, session.run(cells, workers), strict=True):
+                result.return_value = record
                 result.status = JobStatus.COMPLETED
         finally:
             session.close()

@@ -1,4 +1,4 @@
-"""One thread a test process: the suite runs on all cores through pytest-xdist, and threads of two processes would wait for each other."""
+"""One thread a test process: pytest-xdist uses the cores, and threads of two processes would wait for each other."""
 
 import torch
 

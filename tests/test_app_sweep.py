@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -163,33 +164,14 @@ def test_kill_9_in_the_middle_and_again(workplace: Path) -> None:
     assert rows("grid") == rows("grid", workplace / "undisturbed")
 
 
-TOY = {
-    "toy_methods.py": """
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+
+SHRINK = """
 from dataclasses import dataclass
 import torch
-from ntml_bench.attacks import ATTACKS, Attack, AttackConfig
-from ntml_bench.attacks.base import to_float
 from ntml_bench.defenses import DEFENSES, Defense, DefenseConfig
 
-@dataclass(frozen=True)
-class StripeConfig(AttackConfig):
-    row: int
-
-@ATTACKS.register("stripe")
-class Stripe(Attack[StripeConfig]):
-    Config = StripeConfig
-
-    def poison(self, context):
-        indices = self.choose(context)
-        images = to_float(context.train.images[indices])
-        return self.all_poisons(indices, self.trigger(images, {}), {}, {})
-
-    def trigger(self, images, state):
-        images = images.clone()
-        images[:, :, self.config.row] = 1.0
-        return images
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ShrinkConfig(DefenseConfig):
     factor: float
 
@@ -202,14 +184,19 @@ class Shrink(Defense[ShrinkConfig]):
         with torch.no_grad():
             context.model.head.weight.mul_(self.config.factor)
         return context.model
-""",
-    "my_conf/attack/stripe.yaml": "name: stripe\ntarget_class: 0\npoisoning_rate: 0.1\nrow: 3\n",
-    "my_conf/defense/shrink.yaml": "name: shrink\nfactor: 0.0\n",
-}
+"""
+
+
+def readme_file(name: str) -> str:
+    """The code block of the README that begins with this file's name."""
+    (text,) = re.findall(rf"```\w+\n(# {re.escape(name)}\n.*?)```", README, re.DOTALL)
+    return text
 
 
 def test_a_method_from_outside_is_one_file_and_one_yaml(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, text in TOY.items():
+    files = {name: readme_file(name) for name in ("stripe.py", "my_conf/attack/stripe.yaml")}
+    files |= {"shrinking.py": SHRINK, "my_conf/defense/shrink.yaml": "name: shrink\nfactor: 0.0\n"}
+    for name, text in files.items():
         path = workplace / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -217,7 +204,7 @@ def test_a_method_from_outside_is_one_file_and_one_yaml(workplace: Path, monkeyp
     helped = bench("--config-dir", "my_conf", "--help")
     assert "stripe" in helped.output
     assert "shrink" in helped.output
-    arguments = ("-m", *SMALL, "imports=[toy_methods]", "attack=stripe", "defense=none,shrink", "sweep=toys")
+    arguments = ("-m", *SMALL, "imports=[stripe,shrinking]", "attack=stripe", "defense=none,shrink", "sweep=toys")
     outcome = bench("--config-dir", "my_conf", *arguments)
     assert outcome.code == 0, outcome.errors
     undefended, shrunk = rows("toys")

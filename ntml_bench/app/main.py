@@ -20,14 +20,14 @@ def run_cell(config: DictConfig) -> dict[str, float | None]:
     # Here, because they import torch, which `--help` and `--cfg` do without.
     from rich.console import Console
 
-    from ntml_bench.app.session import Session, add_to_manifest
+    from ntml_bench.app.session import Session, add_to_manifest, share_processor
     from ntml_bench.app.settings import read_settings
 
     session = Session(1, Console())
     try:
         cell = session.cell(read_settings(config, HydraConfig.get().runtime.choices))
         add_to_manifest(cell)
-        record = session.run(cell)
+        (record,) = session.run([cell], share_processor(cell.settings, single=True))
     finally:
         session.close()
     if record is None:
@@ -48,8 +48,8 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException) as error:
         sys.exit(f"ntml-bench: {explain(error)}")
     except KeyboardInterrupt:
-        print("\nntml-bench: interrupted; the same command goes on where it was", file=sys.stderr)
-        sys.exit(130)
+        print("\nntml-bench: interrupted; the same command goes on where it was", file=sys.stderr, flush=True)
+        os._exit(130)  # without waiting for the cells in other threads: what they have not stored is made again
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Progress over a sweep: a bar with the current cell and what it is doing, and one line a finished cell.
+"""Progress over a sweep: a bar with what its cells are doing, and one line a finished cell.
 
 Where the output is not a terminal the lines alone are printed, so that a log file stays readable.
 """
@@ -12,13 +12,12 @@ from rich.progress import Progress as Bar
 
 
 class Progress:
-    """Counts `total` cells."""
+    """Counts `total` cells. Cells may run in several threads; each has a line of its own below the bar."""
 
     def __init__(self, total: int, console: Console) -> None:
         self.total = total
         self.console = console
         self._count = 0
-        self._started = time.monotonic()
         self._bar = Bar(
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -28,25 +27,12 @@ class Progress:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("", total=total)
-        self._cell = ""
+        self._all = self._bar.add_task("all cells", total=total)
         self._bar.start()
 
-    def start(self, cell: str) -> None:
-        self._cell = cell
-        self._started = time.monotonic()
-        self.say("starting")
-
-    def say(self, what: str) -> None:
-        """What the current cell is doing."""
-        self._bar.update(self._task, description=f"{self._cell}: {what}" if self._cell else what)
-
-    def done(self, cell: str, record: dict[str, Any], found: bool) -> None:
-        took = "stored" if found else f"{time.monotonic() - self._started:.1f} s"
-        self._line(f"{cell}: {_rates(record['before'], record['after'], record['defense'])} ({took})")
-
-    def failed(self, cell: str, error: Exception) -> None:
-        self._line(f"{cell}: FAILED, {type(error).__name__}: {error}", style="red")
+    def cell(self, name: str) -> "CellProgress":
+        """The line of a cell that begins now."""
+        return CellProgress(self, name)
 
     def note(self, text: str) -> None:
         """A line that belongs to no cell."""
@@ -55,10 +41,35 @@ class Progress:
     def close(self) -> None:
         self._bar.stop()
 
-    def _line(self, text: str, style: str | None = None) -> None:
+    def _finished(self, line: str, style: str | None) -> None:
         self._count += 1
-        self._bar.advance(self._task)
-        self.console.print(f"[{self._count}/{self.total}] {text}", style=style, highlight=False, markup=False, soft_wrap=True)
+        self._bar.advance(self._all)
+        self.console.print(f"[{self._count}/{self.total}] {line}", style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+class CellProgress:
+    """What one cell is doing, and what became of it."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self._progress = progress
+        self._name = name
+        self._started = time.monotonic()
+        self._task = progress._bar.add_task(name, total=None)
+
+    def say(self, what: str) -> None:
+        self._progress._bar.update(self._task, description=f"{self._name}: {what}")
+
+    def done(self, record: dict[str, Any], found: bool) -> None:
+        """`found`: whether the record was there before."""
+        took = "stored" if found else f"{time.monotonic() - self._started:.1f} s"
+        self._end(f"{self._name}: {_rates(record['before'], record['after'], record['defense'])} ({took})", None)
+
+    def failed(self, error: Exception) -> None:
+        self._end(f"{self._name}: FAILED, {type(error).__name__}: {error}", "red")
+
+    def _end(self, line: str, style: str | None) -> None:
+        self._progress._bar.remove_task(self._task)
+        self._progress._finished(line, style)
 
 
 def _rates(before: dict[str, Any], after: dict[str, Any], defense: str) -> str:

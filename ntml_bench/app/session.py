@@ -1,10 +1,13 @@
 """What one process keeps over many cells: loaded data, progress, tracking, and the sweep's manifest and table at the end."""
 
 import json
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock
 from rich.console import Console
 
@@ -24,7 +27,7 @@ KEPT_DATASETS = 4
 
 
 class Session:
-    """The cells of one sweep, run one after the other. `failed` holds a line for each that failed."""
+    """The cells of one sweep, run one or a few at a time. `failed` holds a line for each that failed."""
 
     def __init__(self, total: int, console: Console) -> None:
         self.console = console
@@ -38,18 +41,36 @@ class Session:
         self._tracker_of(settings)  # says now, not behind the first cell, that W&B is missing
         return Cell(settings, self._load(settings))
 
-    def run(self, cell: Cell) -> dict[str, Any] | None:
-        """The record of a cell, made where it is missing; None where it failed, which is then on disk and in `failed`."""
-        self.progress.start(cell.name)
+    def run(self, cells: Sequence[Cell], workers: int) -> list[dict[str, Any] | None]:
+        """The records of the cells, in their order, made where they are missing; None for a cell that failed.
+
+        `workers` cells run at a time, in threads. A failure is on disk and in `failed`; the other cells go on.
+        """
+        records: dict[Cell, dict[str, Any] | None] = dict.fromkeys(cells)
+        threads = torch.get_num_threads()
+        pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,))
+        try:
+            futures = {pool.submit(self._run_one, cell): cell for cell in victims_first(cells)}
+            for future in as_completed(futures):
+                cell = futures[future]
+                records[cell] = record = future.result()
+                if record is not None:
+                    # Here, in one thread, and behind the record: what was killed before this is logged by the next run.
+                    self._tracker_of(cell.settings).log_cell(record)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        return list(records.values())
+
+    def _run_one(self, cell: Cell) -> dict[str, Any] | None:
+        progress = self.progress.cell(cell.name)
         found = cell.record() is not None
         try:
-            record = cell.run(self.progress.say)
+            record = cell.run(progress.say)
         except Exception as error:
             self.failed.append(f"{cell.name}: {type(error).__name__}: {error}")
-            self.progress.failed(cell.name, error)
+            progress.failed(error)
             return None
-        self._tracker_of(cell.settings).log_cell(record)
-        self.progress.done(cell.name, record, found)
+        progress.done(record, found)
         return record
 
     def render(self, settings: Settings) -> None:
@@ -81,12 +102,36 @@ class Session:
             }
         )
         if key not in self._data:
-            self.progress.say(f"loading {settings.labels['dataset']}")
             device = Engine.create(general.device, general.precision, general.deterministic).device
             if len(self._data) >= KEPT_DATASETS:
                 self._data.pop(next(iter(self._data)))
             self._data[key] = load(settings.dataset, Path(general.data_dir), general.seed).to(device)
         return self._data[key]
+
+
+def victims_first(cells: Sequence[Cell]) -> list[Cell]:
+    """The first cell of each backdoored model, then the others: so that workers do not wait for each other's trainings."""
+    first = {cell.stages.victim_key: cell for cell in reversed(cells)}
+    leading = [cell for cell in cells if first[cell.stages.victim_key] is cell]
+    return leading + [cell for cell in cells if first[cell.stages.victim_key] is not cell]
+
+
+def share_processor(settings: Settings, single: bool) -> int:
+    """How many cells run at a time; sets the threads that each computes with.
+
+    On a GPU, and where `workers` says so, one. On a CPU two cells at a time, each with half of the cores, do more than one
+    after the other with all of them: the kernels are small. The number of threads decides the last bits of a sum, so
+    a deterministic single cell computes with as many as it would in a sweep.
+    """
+    general = settings.general
+    on_cpu = Engine.create(general.device, general.precision, general.deterministic).device.type == "cpu"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = general.workers or (2 if on_cpu and cores > 1 else 1)
+    if single and not general.deterministic:
+        workers = 1
+    if on_cpu:
+        torch.set_num_threads(max(1, cores // workers))
+    return 1 if single else workers
 
 
 def sweep_folder(settings: Settings) -> Path:

@@ -29,8 +29,8 @@ class GeneralConfig:
 
     `clean_budget`: share of the training set that the defender has clean. `defender_has_training_set`: whether defenses
     get the poisoned training set. `floor`: whether to measure a clean model under the trigger (one more model to train).
-    `deterministic`: the same numbers on every run. `sweep`: the name under which cells are collected. `imports`: modules
-    that register methods from outside.
+    `workers`: cells at a time (null: two on a CPU, one on a GPU). `deterministic`: the same numbers on every run.
+    `sweep`: the name under which cells are collected. `imports`: modules that register methods from outside.
     """
 
     seed: int = number(at_least=0)
@@ -38,6 +38,7 @@ class GeneralConfig:
     defender_has_training_set: bool
     floor: bool
     device: str
+    workers: int | None = number(at_least=1)
     precision: str = one_of("auto", "float32", "bfloat16")
     deterministic: bool
     sweep: str

@@ -1,6 +1,7 @@
 """The model that everything else sees: float images in [0, 1] to logits, whatever net is inside."""
 
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, cast
 
 import timm
@@ -73,12 +74,14 @@ def make_classifier(
     if not timm.is_model(config.name):
         raise unknown("model.name", config.name, timm.list_models())
     channels, height, width = image_shape
-    with torch.random.fork_rng(devices=[]):
+    # The initialisers draw from torch's global generator, which is one for all threads.
+    with _global_generator, torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "initialisation"))
         net = _create(config.name, num_classes, channels, height, width)
     return Classifier(net, *statistics)
 
 
+_global_generator = Lock()
 OWN = ("preact_resnet18", "resnet_tiny")
 
 

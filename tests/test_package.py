@@ -1,0 +1,67 @@
+"""What is installed works from another folder, with the configs and sweeps that the wheel carries."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
+    subprocess.run([*build, str(REPOSITORY)], check=True, capture_output=True)
+    (wheel,) = folder.glob("ntml_bench-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def application(installed: Path, cwd: Path, *arguments: str) -> str:
+    """What the installed application prints; its folder comes before the checkout."""
+    code = "import ntml_bench, sys; assert ntml_bench.__file__.startswith(sys.argv.pop(1)), ntml_bench.__file__\n"
+    command = [sys.executable, "-c", code + "from ntml_bench.app.main import main; main()", str(installed), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=cwd, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+def test_the_wheel_carries_every_config_and_sweep(installed: Path) -> None:
+    for folder in ("conf", "sweeps"):
+        carried = {path.relative_to(installed / "ntml_bench") for path in (installed / "ntml_bench" / folder).rglob("*.yaml")}
+        assert carried == {path.relative_to(REPOSITORY) for path in (REPOSITORY / folder).rglob("*.yaml")}
+    assert (installed / "hydra_plugins" / "ntml_bench.py").is_file()
+
+
+def test_the_installed_application_works_from_another_folder(installed: Path, tmp_path: Path) -> None:
+    assert "attack: badnets, blended, lc, narcissus, none, sig, wanet" in application(installed, tmp_path, "--help")
+    assert "sweep: digits_table" in application(installed, tmp_path, "-cn", "digits_table", "--cfg", "job")
+    small = ["dataset=digits", "dataset.train_limit=300", "training.epochs=1", "clean_budget=0.1", "tracking=none"]
+    output = application(installed, tmp_path, *small, "defense=none")
+    assert "[1/1] badnets x none, seed 0: ACC " in output
+    assert (tmp_path / "outputs" / "sweeps" / "single" / "manifest.json").is_file()
+
+
+def test_a_cell_needs_no_wandb_in_mode_none(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['wandb'] = None\n"
+        "sys.argv = ['ntml-bench', 'dataset=digits', 'dataset.train_limit=300', 'training.epochs=1', 'clean_budget=0.1', "
+        "'tracking=none', 'defense=none']\n"
+        "from ntml_bench.app.main import main; main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    refused = subprocess.run(
+        [sys.executable, "-c", code.replace("'tracking=none'", "'tracking=offline'")],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert refused.returncode == 1
+    assert "tracking=none" in refused.stderr
