@@ -23,7 +23,7 @@ GRID = (
     *SMALL,
     "attack=badnets,sig",
     "attack.poisoning_rate=0.05",
-    "defense=none,fp",
+    "defense=none,i_bau",
     "seed=0",
     "sweep=grid",
     "floor=true",

@@ -592,10 +592,11 @@ def test_the_perturbation_is_found_by_ascent_of_the_loss() -> None:
         delta = delta + 0.5 * (gradient.sum(0, keepdim=True) - 2 * 0.1 * delta)
     batches = [(images[:4], data.labels[:4]), (images[4:], data.labels[:4])]
     settings: dict[str, Any] = {"inner_learning_rate": 0.5, "penalty": 0.1, "inner_passes": 1}
-    found = i_bau(radius=100.0, **settings)._find_perturbation(model, batches)
+    context = defender(model)
+    found = i_bau(radius=100.0, **settings)._find_perturbation(context, batches)
     assert torch.allclose(found, delta, atol=1e-6)
     # Outside of the ball it is drawn back to its surface, in the same direction.
-    short = i_bau(radius=0.001, **settings)._find_perturbation(model, batches)
+    short = i_bau(radius=0.001, **settings)._find_perturbation(context, batches)
     assert short.norm().item() == pytest.approx(0.001)
     assert torch.allclose(short, delta / delta.norm() * 0.001, atol=1e-8)
 
@@ -605,7 +606,7 @@ def test_the_share_of_a_batch_carries_the_perturbation() -> None:
     images = ENGINE.images(data.images)
     with torch.no_grad():
         expected = functional.cross_entropy(model(torch.cat([images[:3] + delta, images[3:]])), data.labels)
-        found = i_bau()._outer_loss(model, images, data.labels, 3)(delta)
+        found = i_bau(perturbed_share=0.4)._outer_loss(defender(model), images, data.labels)(delta)
     assert torch.allclose(found, expected, atol=1e-6)
 
 

@@ -6,8 +6,8 @@ weights (section 3.2): with the map Phi(delta, theta) = delta - step grad_delta 
 where v solves v = v dPhi/ddelta + dL_outer/ddelta, by fixed-point iteration.
 
 A round: delta from 0 by gradient steps over the batches of the budget, then one step of Adam on the weights for each
-batch. In the outer loss a share of a batch carries delta, the rest is clean. BatchNorm keeps its running statistics (eval
-mode); all in float32, because of second derivatives.
+batch. In the outer loss a share of a batch carries delta, at least one image, the rest is clean: where all images carried
+it, the weights were lost to a perturbation that no training image has. BatchNorm keeps its running statistics (eval mode).
 """
 
 from collections.abc import Callable, Sequence
@@ -56,13 +56,12 @@ class IBAU(Defense[IBAUConfig]):
                 (context.engine.images(budget.images[index]), budget.labels[index])
                 for index in order.split(min(config.batch_size, count))
             ]
-            delta = self._find_perturbation(model, batches)
+            delta = self._find_perturbation(context, batches)
             total = 0.0
             for images, labels in batches:
-                carriers = round(max(1.0, config.perturbed_share * len(labels)))
                 gradients, loss = hypergradient(
-                    self._outer_loss(model, images, labels, carriers),
-                    self._inner_loss(model, images, labels),
+                    self._outer_loss(context, images, labels),
+                    self._inner_loss(context, images, labels),
                     delta,
                     parameters,
                     config.fixed_point_step,
@@ -76,23 +75,32 @@ class IBAU(Defense[IBAUConfig]):
             context.log("unlearning", values)
         return model
 
-    def _find_perturbation(self, model: Classifier, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def _find_perturbation(self, context: DefenseContext, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
         delta = torch.zeros_like(batches[0][0][:1])
         for _ in range(self.config.inner_passes):
             for images, labels in batches:
                 delta.requires_grad_()
-                (gradient,) = torch.autograd.grad(self._inner_loss(model, images, labels)(delta), delta)
+                (gradient,) = torch.autograd.grad(self._inner_loss(context, images, labels)(delta), delta)
                 delta = (delta - self.config.inner_learning_rate * gradient).detach()
         return delta * (self.config.radius / delta.norm().clamp_min(self.config.radius))
 
-    def _inner_loss(self, model: Classifier, images: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
-        return lambda delta: (
-            -functional.cross_entropy(model(images + delta), labels) + self.config.penalty * delta.square().sum()
-        )
+    def _inner_loss(self, context: DefenseContext, images: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
+        def loss(delta: Tensor) -> Tensor:
+            with context.engine.autocast():
+                raised = functional.cross_entropy(context.model(images + delta), labels)
+            return self.config.penalty * delta.square().sum() - raised
 
-    def _outer_loss(self, model: Classifier, images: Tensor, labels: Tensor, carriers: int) -> Callable[[Tensor], Tensor]:
+        return loss
+
+    def _outer_loss(self, context: DefenseContext, images: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
+        carriers = max(1, round(self.config.perturbed_share * len(labels)))
         carries = (torch.arange(len(labels), device=labels.device) < carriers)[:, None, None, None]
-        return lambda delta: functional.cross_entropy(model(images + delta * carries), labels)
+
+        def loss(delta: Tensor) -> Tensor:
+            with context.engine.autocast():
+                return functional.cross_entropy(context.model(images + delta * carries), labels)
+
+        return loss
 
 
 def hypergradient(
