@@ -61,6 +61,16 @@ class Cell:
         """The record of a finished run, or None."""
         return self.store.record("cell", self.key)
 
+    @property
+    def needs_floor(self) -> bool:
+        """Whether a clean model is measured under the trigger, and that is not done yet."""
+        general, attack = self.settings.general, self.settings.attack
+        return general.floor and attack.config.name != "none" and self.record() is None
+
+    def train_clean(self, say: Callable[[str], None]) -> None:
+        """Make the clean model of the floor, unless it is stored. A failure shows in the cells that need it."""
+        Stages(self.settings, self.store, self.engine, self.data, say).clean_model()
+
     def run(self, say: Callable[[str], None]) -> dict[str, Any]:
         """The record, from the store or made now. A failure is written down beside the store's artifacts, and raised."""
         self._say = say
@@ -111,7 +121,7 @@ class Cell:
         purified, defense_record = stages.purified()
         after = stages.evaluation("the purified model", stages.purified_key, lambda: purified)
         floor = None
-        if settings.general.floor and settings.attack.config.name != "none":
+        if self.needs_floor:
             floor = stages.evaluation("the floor", stages.clean_key, stages.clean_model)["metrics"]
         return Artifact(
             {

@@ -67,8 +67,12 @@ class CellProgress:
     def failed(self, error: Exception) -> None:
         self._end(f"{self._name}: FAILED, {type(error).__name__}: {error}", "red")
 
-    def _end(self, line: str, style: str | None) -> None:
+    def close(self) -> None:
+        """The line is not needed any more."""
         self._progress._bar.remove_task(self._task)
+
+    def _end(self, line: str, style: str | None) -> None:
+        self.close()
         self._progress._finished(line, style)
 
 

@@ -50,6 +50,9 @@ class Session:
         threads = torch.get_num_threads()
         pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,))
         try:
+            # The model that all floors wait for, before the cells: else a worker would wait for another that trains it.
+            for cell in {cell.stages.clean_key: cell for cell in cells if cell.needs_floor}.values():
+                pool.submit(self._train_clean, cell)
             futures = {pool.submit(self._run_one, cell): cell for cell in victims_first(cells)}
             for future in as_completed(futures):
                 cell = futures[future]
@@ -60,6 +63,13 @@ class Session:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
         return list(records.values())
+
+    def _train_clean(self, cell: Cell) -> None:
+        progress = self.progress.cell("clean model")
+        try:
+            cell.train_clean(progress.say)
+        finally:
+            progress.close()
 
     def _run_one(self, cell: Cell) -> dict[str, Any] | None:
         progress = self.progress.cell(cell.name)
