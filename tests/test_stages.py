@@ -365,9 +365,8 @@ def test_a_victim_is_the_same_whatever_ran_before(make: Make, tmp_path: Path) ->
 def test_observing_a_stage_changes_nothing(make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     watched = make(defense="nt_ml", outputs=tmp_path / "one")
     record = watched.run(quiet)
-    assert list(record["stages"]) == ["teacher after ST", "student after NT", "teacher after ML", "student after ML"]
-    assert record["stages"]["teacher after ST"] == record["before"]
-    assert record["stages"]["student after ML"] == record["after"]
+    assert list(record["stages"]) == ["student after NT", "teacher after ML"]
+    assert all(set(metrics) == set(record["after"]) for metrics in record["stages"].values())
     # In place of what a context is given: to ignore it, and then to do nothing.
     ignored = property(lambda self: lambda stage, model: None, lambda self, value: None)
     monkeypatch.setattr(DefenseContext, "observe", ignored, raising=False)

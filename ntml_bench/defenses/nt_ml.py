@@ -58,15 +58,15 @@ class NTML(Defense[NTMLConfig]):
             )
 
     def purify(self, context: DefenseContext) -> Classifier:
+        # The teacher after standard training and the student at the end need not be observed: they are the cell's
+        # `before` and `after`.
         teacher = context.model
-        context.observe("teacher after ST", teacher)
         student = context.copy_of_model() if self.config.student_start == "backdoored" else context.new_model()
         self._non_target_training(context, teacher, student)
         context.observe("student after NT", student)
         if self.config.mutual != "none":
             self._mutual_learning(context, teacher, student)
             context.observe("teacher after ML", teacher)
-            context.observe("student after ML", student)
         return student
 
     def _non_target_training(self, context: DefenseContext, teacher: Classifier, student: Classifier) -> None:
