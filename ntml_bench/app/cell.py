@@ -82,6 +82,8 @@ class Cell:
                 {"error": f"{type(error).__name__}: {error}".splitlines()[0], "traceback": traceback.format_exc()},
             )
             raise
+        finally:
+            self.stages.release()
         self.failure_path.unlink(missing_ok=True)
         # As the store holds it, so that a first run and a later one return the same to the letter.
         record = self.record()

@@ -40,7 +40,9 @@ def main() -> None:
     # Exceptions come out of Hydra as they are; they are put into words below.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     Plugins.instance().register(SweepsOnSearchPath)
-    application = hydra.main(version_base="1.3", config_path=str(config_folder("conf")), config_name="config")(run_cell)
+    # Hydra 1.3 wants to be told which version's defaults to use; 1.4 warns of being told.
+    version = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+    application = hydra.main(config_path=str(config_folder("conf")), config_name="config", **version)(run_cell)
     try:
         application()
     except UserError as error:

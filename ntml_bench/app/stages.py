@@ -106,6 +106,11 @@ class Stages:
             self._victim = self._load_victim(self.settings.attack, self.victim_key)
         return self._victim
 
+    def release(self) -> None:
+        """Let go of what is held in memory; it is made again, or read, when it is asked for."""
+        self._victim = None
+        self._triggered = None
+
     def clean_model(self) -> Classifier:
         """A model of the same recipe and initialisation, trained on the clean training set."""
         return self._load_victim(ATTACKS["none"](self._no_attack()), self.clean_key).model
