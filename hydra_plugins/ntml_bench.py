@@ -1,4 +1,4 @@
-"""The launcher of a sweep in one process: every cell is composed and checked before the first one runs.
+"""Sweeps in one process: every cell is composed and checked, once, before the first one runs.
 
 Hydra's own sequential launcher composes each job when its turn comes, so that a mistake in the last cell shows after
 hours, and it knows nothing of a sweep's progress. Other launchers work too (Slurm): each of their jobs then runs a cell
@@ -8,6 +8,7 @@ on its own.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globals
 from hydra.plugins.launcher import Launcher
@@ -22,6 +23,19 @@ from ntml_bench.errors import UserError
 @dataclass
 class LauncherConfig:
     _target_: str = "hydra_plugins.ntml_bench.SweepLauncher"
+
+
+@dataclass
+class SweeperConfig(BasicSweeperConf):
+    _target_: str = "hydra_plugins.ntml_bench.GridSweeper"
+
+
+class GridSweeper(BasicSweeper):
+    """Hydra's own grid, but the cells are composed once: the launcher composes and checks them all before it runs one."""
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        if not isinstance(self.launcher, SweepLauncher):
+            super().validate_batch_is_legal(batch)
 
 
 class SweepLauncher(Launcher):
@@ -69,4 +83,5 @@ class SweepLauncher(Launcher):
         return returns
 
 
+ConfigStore.instance().store(group="hydra/sweeper", name="ntml_bench", node=SweeperConfig, provider="ntml_bench")
 ConfigStore.instance().store(group="hydra/launcher", name="ntml_bench", node=LauncherConfig, provider="ntml_bench")

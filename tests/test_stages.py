@@ -182,8 +182,8 @@ def budget_of(cell: Cell) -> set[int]:
 
 
 @pytest.mark.parametrize("defense", DEFENSE_NAMES)
-@pytest.mark.parametrize("attack", ["none", "badnets"])
-def test_every_defense_end_to_end(attack: str, defense: str, make: Make, shared: Path) -> None:
+@pytest.mark.parametrize("attack", ATTACK_NAMES)
+def test_every_pair_end_to_end(attack: str, defense: str, make: Make, shared: Path) -> None:
     check_record(make(attack=attack, defense=defense, outputs=shared).run(quiet), attack, defense)
 
 
