@@ -58,7 +58,8 @@ class SweepLauncher(Launcher):
             for number, overrides in enumerate(job_overrides):
                 composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
                 with open_dict(composed):
-                    composed.hydra.job.id = composed.hydra.job.num = initial_job_idx + number
+                    composed.hydra.job.num = initial_job_idx + number
+                    composed.hydra.job.id = str(composed.hydra.job.num)
                 config, choices = split_config(composed)
                 try:
                     cells.append(session.cell(read_settings(config, choices)))

@@ -7,7 +7,7 @@ values against the schema and answers a mistake with a `UserError` that names th
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from math import isfinite
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -78,6 +78,8 @@ def build(schema: type[T], values: Mapping[str, Any], where: str) -> T:
             continue
         if kinds[name] is bool and not isinstance(value, bool):
             raise UserError(f"{prefix}{name} is {value!r}; allowed: true, false")
+        if type(value) is int and float in (kinds[name], *get_args(kinds[name])):
+            value = float(value)  # OmegaConf does the same, but 2.4 warns of it
         try:
             structure[name] = value
         except OmegaConfBaseException as error:
