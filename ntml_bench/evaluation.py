@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ntml_bench.data.base import Split
+from ntml_bench.data.base import Split, to_float, to_uint8
 from ntml_bench.engine import Engine
 
 BATCH = 500
@@ -27,8 +27,7 @@ def triggered_test(test: Split, trigger: Callable[[Tensor], Tensor], target_clas
     with torch.inference_mode():
         for start in range(0, len(others), BATCH):
             part = slice(start, start + BATCH)
-            pixels = trigger(others.images[part].float().div_(255))
-            images[part] = pixels.mul(255).round_().clamp_(0, 255).to(torch.uint8)
+            images[part] = to_uint8(trigger(to_float(others.images[part])))
     return TriggeredTest(Split(images, others.labels), target_class)
 
 

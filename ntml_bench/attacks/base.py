@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ntml_bench.data.base import Split
+from ntml_bench.data.base import to_float as to_float
+from ntml_bench.data.base import to_uint8 as to_uint8
 from ntml_bench.errors import UserError
 from ntml_bench.registry import Registry
 from ntml_bench.schema import number
@@ -163,13 +165,3 @@ ATTACKS: Registry[Attack] = Registry("attack")
 def rounded_down(share: float) -> str:
     """A share in a message, at most what it is, so that what is called allowed is allowed."""
     return f"{floor(share * 1e6) / 1e6:g}"
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 0..255 to float32 [0, 1]."""
-    return images.float().div_(255)
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Float [0, 1] to uint8 0..255, rounded to the nearest level, as an image file would hold it."""
-    return images.mul(255).round_().clamp_(0, 255).to(torch.uint8)

@@ -115,3 +115,13 @@ def fingerprint(train: Split, test: Split, class_names: tuple[str, ...]) -> str:
         digest.update(str(tuple(tensor.shape)).encode())
         digest.update(tensor.contiguous().cpu().numpy().data)
     return digest.hexdigest()[:16]
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 0..255 to float32 [0, 1]."""
+    return images.float().div_(255)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Float [0, 1] to uint8 0..255, rounded to the nearest level, as an image file would hold it."""
+    return images.mul(255).round_().clamp_(0, 255).to(torch.uint8)
