@@ -8,10 +8,10 @@ from builders import CLASSES, classifier, same_state, split, state_of
 from safetensors.torch import load, save
 from torch import nn
 
-from ntml_bench.data.base import Split
+from ntml_bench.data.base import Split, channel_statistics
 from ntml_bench.defenses.base import feature_maps
 from ntml_bench.errors import UserError
-from ntml_bench.models import Classifier, ModelConfig, channel_statistics, make_classifier
+from ntml_bench.models import Classifier, ModelConfig, make_classifier
 from ntml_bench.models.preact_resnet import PreActBlock
 
 STATISTICS = torch.zeros(3), torch.ones(3)

@@ -19,7 +19,7 @@ from ntml_bench.data.budget import clean_budget
 from ntml_bench.defenses.base import CLEAN_BUDGET, DefenseContext
 from ntml_bench.engine import Engine
 from ntml_bench.evaluation import TriggeredTest, evaluate, triggered_test
-from ntml_bench.models import Classifier, channel_statistics, make_classifier
+from ntml_bench.models import Classifier, make_classifier
 from ntml_bench.seeding import derive
 from ntml_bench.store import Artifact, Store, key_of, plain
 from ntml_bench.training import Recipe, cross_entropy_of, fit
@@ -148,7 +148,7 @@ class Stages:
     def new_model(self, seed: int) -> Classifier:
         """The cell's net with fresh weights, on the device."""
         data = self.data
-        model = make_classifier(self.settings.model, data.num_classes, data.image_shape, channel_statistics(data.train), seed)
+        model = make_classifier(self.settings.model, data.num_classes, data.image_shape, data.channel_statistics, seed)
         return self.engine.model(model)
 
     def _model_from(self, tensors: dict[str, Tensor]) -> Classifier:

@@ -3,6 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
@@ -73,6 +74,11 @@ class ImageData:
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
 
+    @cached_property
+    def channel_statistics(self) -> tuple[Tensor, Tensor]:
+        """Those of the training images, counted once for all models."""
+        return channel_statistics(self.train)
+
     def to(self, device: torch.device) -> "ImageData":
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
@@ -125,3 +131,16 @@ def to_float(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """Float [0, 1] to uint8 0..255, rounded to the nearest level, as an image file would hold it."""
     return images.mul(255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def channel_statistics(split: Split) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel, float32 [C], of images scaled to [0, 1]."""
+    # Histograms: exact, and no float copy of the whole set.
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, deviations = [], []
+    for channel in range(split.images.shape[1]):
+        counts = torch.bincount(split.images[:, channel].flatten().cpu(), minlength=256).double()
+        mean = (counts * levels).sum() / counts.sum()
+        means.append(mean)
+        deviations.append(((counts * (levels - mean) ** 2).sum() / counts.sum()).sqrt().clamp_min(1e-3))
+    return torch.stack(means).float(), torch.stack(deviations).float()

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 import ntml_bench.models.preact_resnet  # noqa: F401  (registers its nets in timm)
-from ntml_bench.data.base import Split
 from ntml_bench.errors import UserError, unknown
 from ntml_bench.seeding import derive
 
@@ -52,19 +51,6 @@ class Classifier(nn.Module):
         if len(info) < count:
             raise UserError(f"{type(self.net).__name__} names {len(info)} stages of feature maps; this needs {count}")
         return [self.net.get_submodule(stage["module"]) for stage in list(info)[-count:]]
-
-
-def channel_statistics(split: Split) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel, float32 [C], of images scaled to [0, 1]."""
-    # Histograms: exact, and no float copy of the whole set.
-    levels = torch.arange(256, dtype=torch.float64) / 255
-    means, deviations = [], []
-    for channel in range(split.images.shape[1]):
-        counts = torch.bincount(split.images[:, channel].flatten().cpu(), minlength=256).double()
-        mean = (counts * levels).sum() / counts.sum()
-        means.append(mean)
-        deviations.append(((counts * (levels - mean) ** 2).sum() / counts.sum()).sqrt().clamp_min(1e-3))
-    return torch.stack(means).float(), torch.stack(deviations).float()
 
 
 def make_classifier(
