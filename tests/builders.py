@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ntml_bench.data.base import AugmentationConfig, Split
+from ntml_bench.data.base import DATASETS, AugmentationConfig, Dataset, Split
 from ntml_bench.defenses import DEFENSES, Defense, DefenseContext
 from ntml_bench.engine import Engine
 from ntml_bench.models import Classifier, ModelConfig, make_classifier
@@ -28,6 +28,12 @@ def yaml_values(group: str, name: str) -> dict[str, Any]:
     loaded = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
     assert isinstance(loaded, dict)
     return cast(dict[str, Any], loaded)
+
+
+def make_dataset(name: str, **changes: Any) -> Dataset:
+    """A data set with the values of its YAML file, some of them changed."""
+    values = yaml_values("dataset", name) | changes
+    return DATASETS[values["name"]](build(DATASETS[values["name"]].Config, values, "dataset"))
 
 
 def with_value(values: dict[str, Any], dotted: str, value: Any) -> dict[str, Any]:

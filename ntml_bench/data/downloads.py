@@ -16,13 +16,17 @@ TIMEOUT = 30.0
 """Seconds without an answer after which a server counts as out of reach; urllib would wait for ever."""
 
 
-def given_root(root: str | None) -> Path | None:
-    """The folder of `dataset.root`, absolute, or None where it is null; UserError where there is no such folder."""
+def given_root(root: str | None, *, or_file: bool = False) -> Path | None:
+    """The folder of `dataset.root`, absolute, or None where it is null; UserError where there is no such folder.
+
+    `or_file`: it may be a file, too.
+    """
     if root is None:
         return None
     folder = Path(root).expanduser().resolve()
-    if not folder.is_dir():
-        raise UserError(f"dataset.root is '{root}'; there is no folder {folder} (null downloads the data set)")
+    if not (folder.is_dir() or (or_file and folder.is_file())):
+        what = "folder or file" if or_file else "folder"
+        raise UserError(f"dataset.root is '{root}'; there is no {what} {folder} (null downloads the data set)")
     return folder
 
 

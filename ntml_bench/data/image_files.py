@@ -5,10 +5,11 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO, Literal, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ntml_bench.errors import UserError
@@ -17,29 +18,38 @@ BATCH = 256
 """Files that a thread decodes in one go."""
 
 
-def decode(paths: Sequence[Path], size: int) -> Tensor:
+class ImageFile(Protocol):
+    """What `decode` reads: a Path, or a file in an archive. As text it is the place that messages name."""
+
+    def open(self, mode: Literal["rb"]) -> BinaryIO: ...
+
+
+def decode(files: Sequence[ImageFile], size: int) -> Tensor:
     """The images as RGB, resized to `size` x `size` (bilinear, antialiased; the aspect ratio is not kept): uint8 [N, 3, S, S].
 
     Raises UserError with the name of the first file that cannot be decoded.
     """
-    pixels = np.empty((len(paths), 3, size, size), dtype=np.uint8)
+    pixels = np.empty((len(files), 3, size, size), dtype=np.uint8)
 
     def decode_batch(start: int) -> None:
-        for index in range(start, min(start + BATCH, len(paths))):
-            pixels[index] = _decoded(paths[index], size)
+        for index in range(start, min(start + BATCH, len(files))):
+            pixels[index] = _decoded(files[index], size)
 
     with ThreadPoolExecutor() as threads:
         # The results are asked for, so that an error in a thread is raised here.
-        list(threads.map(decode_batch, range(0, len(paths), BATCH)))
+        list(threads.map(decode_batch, range(0, len(files), BATCH)))
     return torch.from_numpy(pixels)
 
 
-def _decoded(path: Path, size: int) -> np.ndarray:
+def _decoded(file: ImageFile, size: int) -> np.ndarray:
     try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
+        with file.open("rb") as content, Image.open(content) as encoded:
+            image = encoded.convert("RGB")
+    except UnidentifiedImageError:
+        # Pillow's own message would name the open file by its address in memory.
+        raise UserError(f"cannot decode the image {file}: cannot identify the image format") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"cannot decode the image {path}: {error}") from None
+        raise UserError(f"cannot decode the image {file}: {error}") from None
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image).transpose(2, 0, 1)
