@@ -38,6 +38,14 @@ def test_the_wheel_carries_every_config_and_sweep(installed: Path) -> None:
     assert (installed / "hydra_plugins" / "ntml_bench.py").is_file()
 
 
+def test_the_wheel_carries_the_published_numbers(installed: Path) -> None:
+    folder = REPOSITORY / "ntml_bench" / "table" / "reference"
+    data = [path for path in folder.iterdir() if path.suffix in (".csv", ".json")]
+    assert {path.name for path in data} >= {"backdoorbench.csv", "backdoorbench.json"}
+    for path in data:
+        assert (installed / path.relative_to(REPOSITORY)).read_bytes() == path.read_bytes()
+
+
 def test_the_installed_application_works_from_another_folder(installed: Path, tmp_path: Path) -> None:
     assert "attack: badnets, blended, lc, narcissus, none, sig, wanet" in application(installed, tmp_path, "--help")
     assert "sweep: digits_table" in application(installed, tmp_path, "-cn", "digits_table", "--cfg", "job")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +50,13 @@ class Cell:
     seconds: float | None = None
     error: str = ""
     """One line; empty unless the cell failed."""
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """Resolved settings by group, as planned."""
+    training_images: int | None = None
+    """As counted in the run, and so is the next; None where that was not written down."""
+    test_images: int | None = None
+    bfloat16: bool | None = None
+    """Whether the run computed in bfloat16; None where that was not written down."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,7 @@ def _cell(entry: Mapping[str, Any], labels: tuple[str, str, str, str], folder: P
     dataset, model, attack, defense = labels
     key, seed, needs = str(entry["key"]), int(entry["seed"]), tuple(entry.get("needs") or ())
     place = {"key": key, "dataset": dataset, "model": model, "attack": attack, "defense": defense, "seed": seed}
+    place["settings"] = entry.get("settings") or {}
     try:
         record = _record(key, folder, store)
         if record is not None:
@@ -117,6 +125,7 @@ def _done(record: Mapping[str, Any], place: dict[str, Any], needs: tuple[str, ..
     if record["state"] != "done":
         raise ValueError(f"its state is {record['state']!r}")
     rating = record["defense_effectiveness_rating"]
+    data, environment = record.get("data") or {}, record.get("environment") or {}
     return Cell(
         **place,
         needs=tuple(record.get("needs") or needs),
@@ -126,6 +135,9 @@ def _done(record: Mapping[str, Any], place: dict[str, Any], needs: tuple[str, ..
         floor=_metrics(record["floor"]) if record.get("floor") else NO_METRICS,
         defense_effectiveness_rating=None if rating is None else float(rating),
         seconds=float(record["seconds"]["total"]),
+        training_images=data.get("training_images"),
+        test_images=data.get("test_images"),
+        bfloat16=environment.get("half_precision"),
     )
 
 

@@ -1,6 +1,7 @@
 """`cells.csv`: one row a cell, the machine-readable form of the table."""
 
 import csv
+from collections.abc import Iterable, Sequence
 from io import StringIO
 
 from ntml_bench.table.cells import Cell
@@ -41,8 +42,13 @@ def row_of(cell: Cell) -> list[str]:
 
 def render_csv(summary: Summary) -> str:
     """All cells in grid order."""
+    return csv_text(COLUMNS, (row_of(cell) for cell in summary.cells))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A file with a header, lines ended by a line feed."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(row_of(cell) for cell in summary.cells)
+    writer.writerow(columns)
+    writer.writerows(rows)
     return text.getvalue()

@@ -29,7 +29,7 @@ def label_cells(cells: Sequence[Mapping[str, Any]]) -> list[Labels]:
     stand in one block. A defense is compared within its row, an attack within its block: a value that follows the
     attack (an interpolation) then needs no label, while cells that could be taken for seeds always get one.
     """
-    flat = [_flat(cell.get("settings") or {}) for cell in cells]
+    flat = [flat_settings(cell.get("settings") or {}) for cell in cells]
     groups = [{group: _of_group(settings, group) for group in (*METHOD_GROUPS, "recipe")} for settings in flat]
 
     def extend(group: str, scope: Callable[[int], Hashable], names: Sequence[str]) -> list[str]:
@@ -53,18 +53,18 @@ def label_cells(cells: Sequence[Mapping[str, Any]]) -> list[Labels]:
     return _apart([Labels(*parts) for parts in zip(dataset, model, attack, defense, strict=True)], flat)
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Dotted keys and values as text, without the seed."""
     flat: dict[str, str] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
+            flat.update(flat_settings(value, f"{prefix}{key}."))
         elif prefix or key != "seed":
-            flat[prefix + key] = _text(value)
+            flat[prefix + key] = value_text(value)
     return flat
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value as it is shown: 4.0 as 4; a text in quotes only where it would read as another kind of value."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from ntml_bench.errors import UserError, unknown
 from ntml_bench.table.cells import MANIFEST
+from ntml_bench.table.reference.comparison import compare
+from ntml_bench.table.reference.files import write_comparison
+from ntml_bench.table.reference.published import read_reference, reference_names
 from ntml_bench.table.render import FILES, FORMATS, render_sweep
 from ntml_bench.table.view import DEFAULT_METRICS, parse_sections
 
@@ -22,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = find_sweep(options.sweep, options.outputs)
         target = options.to or options.outputs / "tables" / folder.resolve().name
         formats = _formats(options.format)
+        reference = read_reference(options.reference) if options.reference is not None else None
         summary = render_sweep(folder, target, formats, sections)
     except UserError as error:
         print(f"ntml-table: {error}", file=sys.stderr)
@@ -29,14 +33,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Imported here so that --help is quick.
     from rich.console import Console
 
+    from ntml_bench.table.reference.terminal import print_comparison
     from ntml_bench.table.terminal import print_table
 
     console = Console()
+    comparison = compare(summary, reference) if reference else None
     if options.format is None:
         print_table(summary, console, sections)
         console.print()
-    for name in formats:
-        print(target / FILES[name])
+        if comparison:
+            print_comparison(comparison, console)
+            console.print()
+    for path in (*(target / FILES[name] for name in formats), *(write_comparison(comparison, target) if comparison else ())):
+        print(path)
     return 0
 
 
@@ -75,6 +84,11 @@ def _parser() -> argparse.ArgumentParser:
         "--metrics",
         default=DEFAULT_METRICS,
         help="which of acc, asr, ra, der: a slash within a cell, a comma between sections (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="NAME",
+        help=f"published numbers to set beside ours, in reference.md and reference.csv; one of {', '.join(reference_names())}",
     )
     return parser
 

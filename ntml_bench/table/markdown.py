@@ -17,32 +17,32 @@ from ntml_bench.table.view import (
 
 def render_markdown(summary: Summary, sections: Sections) -> str:
     """The whole document."""
-    lines = [f"# {_escaped(summary.sweep)}", "", _escaped(status(summary)), ""]
+    lines = [f"# {escaped(summary.sweep)}", "", escaped(status(summary)), ""]
     for block in summary.blocks:
-        lines += [f"## {_escaped(heading_of(block))}", ""]
+        lines += [f"## {escaped(heading_of(block))}", ""]
         for section in sections:
             lines += [f"**{title_of(section)}**", "", *_table(block, section), ""]
-    lines += [f"- {line}" for line in map(_escaped, legend(summary, sections, "bold"))]
+    lines += [f"- {line}" for line in map(escaped, legend(summary, sections, "bold"))]
     if left := unfinished(summary):
-        lines += ["", "Not finished:", "", *(f"- {_escaped(line)}" for line in left)]
+        lines += ["", "Not finished:", "", *(f"- {escaped(line)}" for line in left)]
     return "\n".join(lines) + "\n"
 
 
 def _table(block: Block, section: tuple[str, ...]) -> list[str]:
     columns = columns_of(block)
-    lines = [_line(["attack", *map(_head, columns)]), _line(["---", *[":---:"] * len(columns)])]
-    lines += [_line([_escaped(row.attack), *map(_text, shown_row(row, section))]) for row in block.rows]
+    lines = [table_line(["attack", *map(_head, columns)]), table_line(["---", *[":---:"] * len(columns)])]
+    lines += [table_line([escaped(row.attack), *map(_text, shown_row(row, section))]) for row in block.rows]
     if block.average:
-        lines.append(_line(["*average*", *map(_text, shown_row(block.average, section, average=True))]))
+        lines.append(table_line(["*average*", *map(_text, shown_row(block.average, section, average=True))]))
     return lines
 
 
-def _line(texts: list[str]) -> str:
+def table_line(texts: list[str]) -> str:
     return f"| {' | '.join(texts)} |"
 
 
 def _head(column: Column) -> str:
-    parts = [_escaped(column.name), *(f"<sub>{_escaped(setting)}</sub>" for setting in column.settings)]
+    parts = [escaped(column.name), *(f"<sub>{escaped(setting)}</sub>" for setting in column.settings)]
     if column.needs:
         parts.append(f"<sub>[{column.needs}]</sub>")
     return "<br>".join(parts)
@@ -53,7 +53,7 @@ def _text(shown: Shown) -> str:
     return "<br>".join([numbers, *(f"<sub>{extra}</sub>" for extra in (shown.deviations, shown.note) if extra)])
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     for character in "\\`*_[]|~#":
         text = text.replace(character, f"\\{character}")
     return text.replace("<", "&lt;").replace(">", "&gt;")

@@ -31,7 +31,7 @@ def render_sweep(
     summary = summarise(read_sweep(sweep_folder))
     target.mkdir(parents=True, exist_ok=True)
     for name in wanted:
-        _write(target / FILES[name], _rendered(name, summary, sections))
+        write_file(target / FILES[name], _rendered(name, summary, sections))
     return summary
 
 
@@ -47,7 +47,8 @@ def _rendered(name: str, summary: Summary, sections: Sections) -> bytes:
     return render(summary, sections).encode()
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
+    """Write so that a reader sees the old file or the whole new one."""
     temporary = path.with_name(f".{path.name}.tmp-{uuid4().hex}")
     temporary.write_bytes(content)
     temporary.replace(path)

@@ -48,13 +48,7 @@ class _Strip:
 
 def print_table(summary: Summary, console: Console, sections: Sections = DEFAULT_SECTIONS) -> None:
     """Print the table, its caption and what is unfinished. A console that is no terminal is made LOG_WIDTH wide at least."""
-    if not console.is_terminal and console.width < LOG_WIDTH:
-        console.width = LOG_WIDTH
-    plain = (lambda text: text) if console.encoding.lower().startswith("utf") else (lambda text: text.translate(PLAIN))
-
-    def say(line: str, style: str = "") -> None:
-        console.print(Text(plain(line)), style=style, soft_wrap=False, overflow="fold")
-
+    say, plain = voice(console)
     say(status(summary), "bold")
     for block in summary.blocks:
         for section in sections:
@@ -70,11 +64,32 @@ def print_table(summary: Summary, console: Console, sections: Sections = DEFAULT
             say(line, STYLES.get(line.split(":")[0], ""))
 
 
+def voice(console: Console) -> tuple[Callable[..., None], Callable[[str], str]]:
+    """How a console is spoken to: `say(line, style="")`, and what makes a text one that it can show.
+
+    A console that is no terminal is made LOG_WIDTH wide at least.
+    """
+    if not console.is_terminal and console.width < LOG_WIDTH:
+        console.width = LOG_WIDTH
+    plain = (lambda text: text) if console.encoding.lower().startswith("utf") else (lambda text: text.translate(PLAIN))
+
+    def say(line: str, style: str = "") -> None:
+        console.print(Text(plain(line)), style=style, soft_wrap=False, overflow="fold")
+
+    return say, plain
+
+
+def stacked(label: str) -> str:
+    """`nt_ml (a=1, b=2)` on three lines."""
+    name, settings = split_label(label)
+    return "\n".join([name, *settings])
+
+
 def _print_block(block: Block, section: Sequence[str], console: Console, plain: Callable[[str], str]) -> None:
     rows = [(row.attack, shown_row(row, section)) for row in block.rows]
     if block.average:
         rows.append(("average", shown_row(block.average, section, average=True)))
-    labels = _Strip(Text("attack"), tuple(Text(plain(_stacked(*split_label(name)))) for name, _ in rows))
+    labels = _Strip(Text("attack"), tuple(Text(plain(stacked(name))) for name, _ in rows))
     strips = [
         _Strip(_head(column, plain), tuple(_cell(cells[index], plain) for _, cells in rows))
         for index, column in enumerate(columns_of(block))
@@ -100,12 +115,8 @@ def _fitting(strips: Sequence[_Strip], width: int) -> list[list[_Strip]]:
     return groups
 
 
-def _stacked(name: str, settings: Sequence[str]) -> str:
-    return "\n".join([name, *settings])
-
-
 def _head(column: Column, plain: Callable[[str], str]) -> Text:
-    text = Text(plain(_stacked(column.name, column.settings)))
+    text = Text(plain(stacked(column.heading)))
     if column.needs:
         text.append(f"\n[{column.needs}]", "dim")
     return text
