@@ -16,6 +16,8 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+from ntml_bench.checkpoint import Checkpoint
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -85,7 +87,12 @@ class Store:
                 if found is None:
                     found = make()
                     self._write(self.path(name, key), found)
+                    self.checkpoint(name, key).remove()
         return found
+
+    def checkpoint(self, name: str, key: str) -> Checkpoint:
+        """Where the training that an artifact is made by leaves its state; removed when the artifact is written."""
+        return Checkpoint(self.root / f".{name}-{key}.checkpoint")
 
     @contextmanager
     def lock(self, name: str, key: str) -> Iterator[None]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ntml_bench.checkpoint import Checkpoint
 from ntml_bench.data.augmentation import augment
 from ntml_bench.data.base import AugmentationConfig, Split
 from ntml_bench.engine import Engine
@@ -18,7 +19,8 @@ from ntml_bench.seeding import generator
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """SGD over `epochs` passes. `schedule`: how the learning rate goes over all steps; `one_cycle` rises to it over the
-    first `warmup` share of the steps and falls to 0 after (cosine both ways); `cosine` falls from it to 0."""
+    first `warmup` share of the steps and falls to 0 after (cosine both ways); `cosine` falls from it to 0;
+    `half_cosine` goes the first half of that way (to half of the rate), as a training that ends early."""
 
     epochs: int = number(at_least=1)
     batch_size: int = number(at_least=1)
@@ -26,7 +28,7 @@ class Recipe:
     momentum: float = number(at_least=0, at_most=1)
     nesterov: bool
     weight_decay: float = number(at_least=0)
-    schedule: str = one_of("constant", "cosine", "one_cycle")
+    schedule: str = one_of("constant", "cosine", "half_cosine", "one_cycle")
     warmup: float = number(at_least=0, at_most=0.9)
 
 
@@ -58,13 +60,15 @@ def fit(
     log: Log,
     learning_rates: Iterable[float] | None = None,
     before_augmentation: Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Train `models` in place on `split` (on the engine's device) and leave them in eval mode.
 
     `loss`: augmented float images [B, C, H, W] in [0, 1] and labels [B] to a scalar. `learning_rates`: one for each
     model where they differ. `before_augmentation`: a change of each batch (images float, labels, random stream).
     Every draw depends on `seed` and `purpose` alone. `log` gets epoch and mean loss after each epoch: the only
-    synchronisation with the device. Raises TrainingDivergedError.
+    synchronisation with the device. Where `checkpoint` holds the state of an interrupted training it goes on from there, to the
+    same weights as without the interruption; `log` gets the epochs behind it again. Raises TrainingDivergedError.
     """
     models = list(models)
     rates = list(learning_rates) if learning_rates is not None else [recipe.learning_rate] * len(models)
@@ -82,9 +86,13 @@ def fit(
     scheduler = _scheduler(optimizer, recipe, rates, steps * recipe.epochs)
     order_rng = generator(seed, f"{purpose}/order", engine.device)
     batch_rng = generator(seed, f"{purpose}/augmentation", engine.device)
+    state = _TrainingState(models, optimizer, scheduler, {"order": order_rng, "augmentation": batch_rng})
+    losses = [] if checkpoint is None else state.resumed(checkpoint)
+    for epoch, loss_before in enumerate(losses):
+        log({"epoch": epoch + 1, "loss": loss_before})
     for model in models:
         model.train()
-    for epoch in range(recipe.epochs):
+    for epoch in range(len(losses), recipe.epochs):
         order = torch.randperm(count, generator=order_rng, device=engine.device)
         total = torch.zeros((), device=engine.device)
         for step in range(steps):
@@ -103,9 +111,63 @@ def fit(
         mean = float(total) / steps
         if mean != mean or mean in (float("inf"), float("-inf")):
             raise TrainingDivergedError(f"{purpose}: the loss is {mean} in epoch {epoch + 1}")
+        losses.append(mean)
         log({"epoch": epoch + 1, "loss": mean})
+        if checkpoint is not None and checkpoint.due and epoch + 1 < recipe.epochs:
+            state.save(checkpoint, losses)
     for model in models:
         model.eval()
+
+
+@dataclass(frozen=True)
+class _TrainingState:
+    """All that decides how a training goes on behind an epoch."""
+
+    models: list[nn.Module]
+    optimizer: torch.optim.Optimizer
+    scheduler: Any
+    streams: dict[str, torch.Generator]
+
+    def save(self, checkpoint: Checkpoint, losses: list[float]) -> None:
+        tensors = {f"stream/{name}": stream.get_state() for name, stream in self.streams.items()}
+        tensors |= self._weights()
+        for parameter, values in self.optimizer.state_dict()["state"].items():
+            if values["momentum_buffer"] is not None:
+                tensors[f"momentum/{parameter}"] = values["momentum_buffer"]
+        record = {"losses": losses, "scheduler": self.scheduler.state_dict(), "torch": torch.__version__}
+        checkpoint.write(record, tensors)
+
+    def resumed(self, checkpoint: Checkpoint) -> list[float]:
+        """The losses of the epochs that are done, all else as it was behind them; none where there is no fitting state."""
+        found = checkpoint.read()
+        if found is None or found[0].get("torch") != torch.__version__:
+            return []
+        record, tensors = found
+        weights = self._weights()
+        if any(name not in tensors or tensors[name].shape != weight.shape for name, weight in weights.items()):
+            return []
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(tensors[name])
+        for name, stream in self.streams.items():
+            stream.set_state(tensors[f"stream/{name}"])
+        buffers = {
+            int(name.removeprefix("momentum/")): {"momentum_buffer": tensor}
+            for name, tensor in tensors.items()
+            if name.startswith("momentum/")
+        }
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": buffers})
+        self.scheduler.load_state_dict(record["scheduler"])
+        for group, rate in zip(self.optimizer.param_groups, self.scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate
+        return list(record["losses"])
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {
+            f"model {index}/{name}": value
+            for index, model in enumerate(self.models)
+            for name, value in model.state_dict().items()
+        }
 
 
 def cross_entropy_of(model: nn.Module) -> Loss:
@@ -115,8 +177,8 @@ def cross_entropy_of(model: nn.Module) -> Loss:
 
 def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, rates: list[float], steps: int) -> Any:
     schedulers = torch.optim.lr_scheduler
-    if recipe.schedule == "cosine":
-        return schedulers.CosineAnnealingLR(optimizer, T_max=steps)
+    if recipe.schedule in ("cosine", "half_cosine"):
+        return schedulers.CosineAnnealingLR(optimizer, T_max=steps if recipe.schedule == "cosine" else 2 * steps)
     if recipe.schedule == "one_cycle":
         # One step more: the scheduler is stepped behind the last batch too, which OneCycleLR counts as beyond its end.
         total, warmup = steps + 1, recipe.warmup

@@ -22,6 +22,8 @@ from ntml_bench.models import Classifier, ModelConfig, make_classifier
 from ntml_bench.store import Artifact, Store, key_of, plain, write_json
 
 RECORD_VERSION = 1
+RECORDED = ("presets", "seed", "clean_budget", "precision", "deterministic")
+"""The settings outside the groups that belong to a cell."""
 
 
 class Cell:
@@ -112,7 +114,7 @@ class Cell:
             "attack": plain(settings.attack.config),
             "defense": plain(settings.defense.config),
             "training": plain(settings.training),
-            **{name: getattr(settings.general, name) for name in ("seed", "clean_budget", "precision", "deterministic")},
+            **{name: getattr(settings.general, name) for name in RECORDED},
         }
 
     def _make(self) -> Artifact:

@@ -19,6 +19,7 @@ from ntml_bench.data.loading import load
 from ntml_bench.engine import Engine
 from ntml_bench.store import key_of, plain, write_json
 from ntml_bench.table.cells import MANIFEST
+from ntml_bench.table.family import family_of
 from ntml_bench.table.render import render_sweep
 from ntml_bench.table.terminal import print_table
 from ntml_bench.tracking import Tracker
@@ -149,7 +150,10 @@ def sweep_folder(settings: Settings) -> Path:
 
 
 def write_manifest(cells: Sequence[Cell]) -> None:
-    """Say on disk which cells the sweep has, in the order of its grid, so that the table knows what is missing."""
+    """Say on disk which cells the sweep has, in the order of its grid, so that the table knows what is missing.
+
+    Raises UserError for cells of two families.
+    """
     folder = sweep_folder(cells[0].settings)
     _write_manifest(folder, [cell.manifest_entry() for cell in cells])
 
@@ -171,4 +175,5 @@ def _manifest_entries(folder: Path) -> list[dict[str, Any]]:
 
 
 def _write_manifest(folder: Path, entries: list[dict[str, Any]]) -> None:
+    family_of(entries, folder.name)
     write_json(folder / MANIFEST, {"sweep": folder.name, "store": "../../store", "cells": entries})

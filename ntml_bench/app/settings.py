@@ -27,12 +27,14 @@ GROUPS = ("dataset", "model", "attack", "defense", "training", "tracking")
 class GeneralConfig:
     """The settings outside the groups.
 
-    `clean_budget`: share of the training set that the defender has clean. `defender_has_training_set`: whether defenses
-    get the poisoned training set. `floor`: whether to measure a clean model under the trigger (one more model to train).
-    `workers`: cells at a time (null: two on a CPU, one on a GPU). `deterministic`: the same numbers on every run.
-    `sweep`: the name under which cells are collected. `imports`: modules that register methods from outside.
+    `presets`: the family that the values come from; a table holds one only. `clean_budget`: share of the training set that
+    the defender has clean. `defender_has_training_set`: whether defenses get the poisoned training set. `floor`: whether to
+    measure a clean model under the trigger (one more model to train). `workers`: cells at a time (null: two on a CPU, one
+    on a GPU). `deterministic`: the same numbers on every run. `sweep`: the name under which cells are collected. `imports`:
+    modules that register methods from outside.
     """
 
+    presets: str
     seed: int = number(at_least=0)
     clean_budget: float = number(above=0, at_most=1)
     defender_has_training_set: bool
@@ -86,6 +88,9 @@ def read_settings(config: DictConfig, choices: Mapping[str, Any]) -> Settings:
     model = build(ModelConfig, values["model"], "model")
     if labels["model"] == "timm":
         labels["model"] = model.name
+    variant = choices.get("variant")
+    if variant is not None:
+        labels["defense"] += f" ({variant})"
     return Settings(
         general=general,
         dataset=_method(DATASETS, values["dataset"], "dataset"),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ntml_bench.app.settings import Settings
 from ntml_bench.attacks import ATTACKS, Attack
 from ntml_bench.attacks.base import AttackContext, Poisoning
+from ntml_bench.checkpoint import Checkpoint
 from ntml_bench.data import ImageData, Split
 from ntml_bench.data.budget import clean_budget
 from ntml_bench.defenses.base import CLEAN_BUDGET, DefenseContext
@@ -161,7 +162,7 @@ class Stages:
     # Training.
 
     def _load_victim(self, attack: Attack, key: str) -> Victim:
-        artifact = self.store.get_or_make("victim", key, lambda: self._train_victim(attack))
+        artifact = self.store.get_or_make("victim", key, lambda: self._train_victim(attack, key))
         tensors = artifact.tensors
         state = {name.removeprefix("trigger/"): value for name, value in tensors.items() if name.startswith("trigger/")}
         parts = {name: tensors[f"poison/{name}"] for name in ("indices", "images", "labels", "is_poison")}
@@ -169,7 +170,7 @@ class Stages:
             key, self._model_from(tensors), Poisoning(**parts, state=state, notes=artifact.record["notes"]), artifact.record
         )
 
-    def _train_victim(self, attack: Attack) -> Artifact:
+    def _train_victim(self, attack: Attack, key: str) -> Artifact:
         start = time.perf_counter()
         train, device = self.data.train, self.engine.device
         self.say(f"preparing the attack {attack.config.name}")
@@ -185,7 +186,8 @@ class Stages:
         before = poison_batch if attack.controls_training else None
         what = "training the clean model" if attack.config.name == "none" else f"training with {attack.config.name}"
         seen = train if attack.controls_training else poisoning.apply(train)
-        history = self._fit(model, seen, self.settings.training, self.seed, "victim", what, before)
+        checkpoint = self.store.checkpoint("victim", key)
+        history = self._fit(model, seen, self.settings.training, self.seed, "victim", what, before, checkpoint)
         tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
         tensors |= {f"trigger/{name}": value for name, value in poisoning.state.items()}
         tensors |= {f"poison/{name}": getattr(poisoning, name) for name in ("indices", "images", "labels", "is_poison")}
@@ -205,7 +207,7 @@ class Stages:
     def _attack_context(self) -> AttackContext:
         def surrogate() -> nn.Module:
             key = key_of({"stage": "surrogate", **self._recipe})
-            artifact = self.store.get_or_make("surrogate", key, self._train_surrogate)
+            artifact = self.store.get_or_make("surrogate", key, lambda: self._train_surrogate(key))
             return InEngine(self.engine, self._model_from(artifact.tensors))
 
         def fine_tune(model: nn.Module, split: Split, epochs: int, learning_rate: float, purpose: str) -> None:
@@ -223,12 +225,11 @@ class Stages:
 
         return AttackContext(self.data.train, self.data.num_classes, self.seed, surrogate, fine_tune)
 
-    def _train_surrogate(self) -> Artifact:
-        seed = derive(self.seed, "surrogate")
+    def _train_surrogate(self, key: str) -> Artifact:
+        seed, what = derive(self.seed, "surrogate"), "training the attacker's surrogate"
         model = self.new_model(seed)
-        history = self._fit(
-            model, self.data.train, self.settings.training, seed, "surrogate", "training the attacker's surrogate"
-        )
+        checkpoint = self.store.checkpoint("surrogate", key)
+        history = self._fit(model, self.data.train, self.settings.training, seed, "surrogate", what, None, checkpoint)
         return Artifact({"history": history}, {f"model/{name}": value for name, value in model.state_dict().items()})
 
     def _fit(
@@ -240,6 +241,7 @@ class Stages:
         purpose: str,
         what: str,
         before_augmentation: Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]] | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> Curve:
         history: Curve = []
 
@@ -259,6 +261,7 @@ class Stages:
             purpose=purpose,
             log=log,
             before_augmentation=before_augmentation,
+            checkpoint=checkpoint,
         )
         return history
 

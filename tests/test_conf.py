@@ -1,0 +1,103 @@
+"""What stands in `conf` and `sweeps`: every file is used, and every sweep composes and names its family."""
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import CONF
+from hydra import compose, initialize_config_dir
+from hydra.core.plugins import Plugins
+from omegaconf import DictConfig, OmegaConf
+
+from ntml_bench.app.composition import SweepsOnSearchPath, split_config
+from ntml_bench.app.settings import Settings, read_settings
+from ntml_bench.errors import UserError
+from ntml_bench.table.family import family_of
+
+SWEEPS = sorted(path.stem for path in (CONF.parent / "sweeps").glob("*.yaml"))
+SPECIALISED = sorted(
+    path
+    for folder in ("dataset", "presets")
+    for group in ("attack", "defense")
+    for path in (CONF / f"{folder}_{group}").glob("*.yaml")
+)
+
+
+def composed(name: str, overrides: list[str]) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(name, overrides=overrides, return_hydra_config=True)
+
+
+def settings_of(name: str, *overrides: str) -> Settings:
+    return read_settings(*split_config(composed(name, [*overrides, "hydra.mode=RUN"])))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _sweeps_are_found() -> None:
+    """As in the application, which registers this plugin itself."""
+    Plugins.instance().register(SweepsOnSearchPath)
+
+
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix: values}
+    return {
+        key: value for name, item in values.items() for key, value in flat(item, f"{prefix}.{name}" if prefix else name).items()
+    }
+
+
+@pytest.mark.parametrize("path", SPECIALISED, ids=lambda path: path.stem)
+def test_values_for_a_data_set_or_a_family_reach_the_method(path: Path) -> None:
+    kind, group = path.parent.name.split("_")
+    chosen = [name for name in ("digit_scenes", "gtsrb", "backdoorbench", "small") if path.stem.startswith(f"{name}_")]
+    assert len(chosen) == 1
+    method = path.stem.removeprefix(f"{chosen[0]}_")
+    config = OmegaConf.to_container(composed("config", [f"{kind}={chosen[0]}", f"{group}={method}"]))
+    assert isinstance(config, dict)
+    written = flat(OmegaConf.to_container(OmegaConf.load(path)))
+    found = flat(config[group])
+    assert written
+    assert {key: found[key] for key in written} == written
+    # None of them is what the method has anyway.
+    plain = flat(OmegaConf.to_container(OmegaConf.load(CONF / group / f"{method}.yaml")))
+    assert [key for key, value in written.items() if plain[key] == value] == []
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "variant").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_variant_changes_the_defense_and_stands_behind_its_name(path: Path) -> None:
+    settings = settings_of("config", "defense=nt_ml", f"variant={path.stem}")
+    assert settings.labels["defense"] == f"nt_ml ({path.stem})"
+    usual = settings_of("config", "defense=nt_ml")
+    assert settings.defense.config != usual.defense.config
+    assert usual.labels["defense"] == "nt_ml"
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_sweep_composes_and_names_its_family(name: str) -> None:
+    text = (CONF.parent / "sweeps" / f"{name}.yaml").read_text()
+    assert f"ntml-bench -cn {name}" in text or f"{name})" in text, "it says how it is run"
+    config = composed(name, [])
+    grid = {str(key): str(value).split(",") for key, value in config.hydra.sweeper.params.items()}
+    families = set()
+    for choice in product(*grid.values()):
+        settings = settings_of(name, *(f"{key}={value}" for key, value in zip(grid, choice, strict=True)))
+        families.add(settings.general.presets)
+        assert settings.general.sweep == name
+    assert len(families) == 1
+    assert "override presets:" in text or "  - cifar10_small_table" in text
+
+
+def test_the_recipe_of_a_family_comes_with_it_and_can_be_changed() -> None:
+    assert settings_of("config", "presets=backdoorbench").training.name == "backdoorbench"
+    assert settings_of("config", "presets=backdoorbench", "training=one_cycle").training.name == "one_cycle"
+    gtsrb = settings_of("config", "presets=backdoorbench", "dataset=gtsrb").training
+    assert (gtsrb.epochs, gtsrb.schedule) == (50, "half_cosine")
+
+
+def test_two_families_in_one_table_are_refused() -> None:
+    entries = [{"settings": {"presets": name}} for name in ("paper", "backdoorbench", "paper")]
+    with pytest.raises(UserError, match="'mine' has cells of backdoorbench and paper; a table holds one family"):
+        family_of(entries, "mine")
+    assert family_of(entries[::2], "mine") == "paper"
+    assert family_of([{"settings": {}}, {}], "older") is None
