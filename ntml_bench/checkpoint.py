@@ -20,9 +20,9 @@ SECONDS_BETWEEN = 30.0
 class Checkpoint:
     """The latest state of one training, in the file `path`."""
 
-    def __init__(self, path: Path, seconds_between: float = SECONDS_BETWEEN) -> None:
+    def __init__(self, path: Path, seconds_between: float | None = None) -> None:
         self.path = path
-        self.seconds_between = seconds_between
+        self.seconds_between = SECONDS_BETWEEN if seconds_between is None else seconds_between
         self._written = time.monotonic()
 
     @property

@@ -151,10 +151,12 @@ class _TrainingState:
                 weight.copy_(tensors[name])
         for name, stream in self.streams.items():
             stream.set_state(tensors[f"stream/{name}"])
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        # In the layout of the parameters, which a fused step takes for granted; the file knows the values only.
         buffers = {
-            int(name.removeprefix("momentum/")): {"momentum_buffer": tensor}
-            for name, tensor in tensors.items()
-            if name.startswith("momentum/")
+            index: {"momentum_buffer": torch.empty_like(parameter).copy_(tensors[f"momentum/{index}"])}
+            for index, parameter in enumerate(parameters)
+            if f"momentum/{index}" in tensors
         }
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": buffers})
         self.scheduler.load_state_dict(record["scheduler"])

@@ -30,7 +30,7 @@ def entry(
         "clean_budget": 0.05,
     }
     for group, values in (settings or {}).items():
-        full[group] = {**full[group], **values} if isinstance(values, Mapping) else values
+        full[group] = {**full.get(group, {}), **values} if isinstance(values, Mapping) else values
     place = {"dataset": dataset, "model": model, "attack": attack, "defense": defense, "seed": seed}
     return {**place, "key": key_of(full), "needs": NEEDS.get(defense, []), "settings": full}
 

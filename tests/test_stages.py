@@ -11,6 +11,7 @@ import torch
 from builders import CONF, DEFENSE_NAMES, UNTOUCHABLE, same_state, state_of
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from torch import Tensor
 
 import ntml_bench.app.stages
 from ntml_bench.app.cell import Cell
@@ -18,6 +19,7 @@ from ntml_bench.app.composition import split_config
 from ntml_bench.app.settings import Settings, read_settings
 from ntml_bench.attacks import ATTACKS
 from ntml_bench.data import ImageData
+from ntml_bench.data.augmentation import augment
 from ntml_bench.data.loading import load
 from ntml_bench.defenses.base import CLEAN_BUDGET, DEFENSES, Defense, DefenseConfig, DefenseContext
 from ntml_bench.errors import UserError
@@ -440,6 +442,38 @@ def test_an_interrupt_is_no_failure(make: Make, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(KeyboardInterrupt):
         cell.run(quiet)
     assert not cell.failure_path.exists()
+
+
+@pytest.mark.parametrize("attack", ["badnets", "wanet", "lc"])
+def test_an_interrupted_training_goes_on_from_its_last_epoch(
+    attack: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ntml_bench.checkpoint.SECONDS_BETWEEN", 0.0)
+    options = ["training.epochs=4"]
+    undisturbed = make(*options, outputs=tmp_path / "undisturbed", attack=attack).stages.victim()
+
+    for training in ["attacker's surrogate", "training with lc"] if attack == "lc" else [f"training with {attack}"]:
+
+        def stop(text: str, training: str = training) -> None:
+            if f"{training}: epoch 3/4" in text:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            make(*options, attack=attack).run(stop)
+    cell = make(*options, attack=attack)
+    assert [path.name for path in cell.store.root.glob(".*.checkpoint")] == [f".victim-{cell.stages.victim_key}.checkpoint"]
+    batches: list[int] = []
+
+    def counted(images: Tensor, *arguments: Any) -> Tensor:
+        batches.append(len(images))
+        return augment(images, *arguments)
+
+    monkeypatch.setattr("ntml_bench.training.augment", counted)
+    cell.run(quiet)
+    assert len(batches) == 2 * 4, "two of four epochs were behind it"
+    assert same_state(state_of(cell.stages.victim().model), state_of(undisturbed.model))
+    assert cell.stages.victim().record["history"] == undisturbed.record["history"]
+    assert not list(cell.store.root.glob(".*.checkpoint"))
 
 
 @pytest.mark.parametrize(

@@ -147,10 +147,10 @@ def published_cell(
     return {**cell, "needs": [] if defense == "none" else ["clean_budget"]}
 
 
-def published_record(cell: Mapping[str, Any], *numbers: float, images: int = 50000, bfloat16: bool = False) -> dict[str, Any]:
+def published_record(cell: Mapping[str, Any], *numbers: float, images: int = 50000) -> dict[str, Any]:
     done = record(cell, metrics(*numbers), metrics(91.82, 95.53, 4.27))
     data = {"training_images": images, "test_images": 10000}
-    return {**done, "data": data, "environment": {"half_precision": bfloat16}}
+    return {**done, "data": data}
 
 
 def compared(outputs: Path, cells: list[dict[str, Any]], records: list[dict[str, Any]]) -> Comparison:
@@ -181,7 +181,7 @@ def golden_comparison(outputs: Path) -> Comparison:
         dataset="cifar10_jpeg",
         changes={"dataset.name": "image_folder", "training.epochs": 20, "attack.pattern": "noise", "clean_budget": 0.1},
     )
-    records.append(published_record(jpeg, 80, 50, 40, images=10000, bfloat16=True))
+    records.append(published_record(jpeg, 80, 50, 40, images=10000))
     return compared(outputs, [*none, *ft, i_bau, anp, nad, nt_ml, lc, sig, jpeg], records)
 
 
@@ -209,7 +209,6 @@ def test_verdicts_of_the_hand_made_sweep(tmp_path: Path) -> None:
     assert texts == {
         "lossy JPEG copies of the images (published: the original images)",
         "epochs 20 (published 100)",
-        "precision bfloat16 (published float32)",
         "training_images 10000 (published 50000)",
         "pattern noise (published a cartoon)",
         "clean_budget 0.1 (published 0.05)",

@@ -152,6 +152,22 @@ def test_a_table_without_nt_ml_does_not_speak_of_it(tmp_path: Path) -> None:
     assert "±" not in (tmp_path / "table.md").read_text()
 
 
+def test_family_and_recipe_stand_in_the_legend(tmp_path: Path) -> None:
+    settings = {"presets": "small", "training": {"name": "one_cycle_24", "epochs": 24, "batch_size": 128}}
+    cell = entry("badnets", "ft", settings=settings)
+    folder = write_sweep(tmp_path, "small", [cell], [record(cell, metrics(95, 5, 90), metrics(96, 99, 1))])
+    render_sweep(folder, tmp_path)
+    line = "Values of the methods: small. Recipe of the trainings: one_cycle_24 (24 epochs of batch 128)."
+    assert line in (tmp_path / "table.md").read_text().replace("\\", "")
+
+
+def test_two_families_are_no_table(tmp_path: Path) -> None:
+    cells = [entry("badnets", "ft", settings={"presets": name}) for name in ("small", "paper")]
+    folder = write_sweep(tmp_path, "both", cells, [])
+    with pytest.raises(UserError, match="a table holds one family of values"):
+        render_sweep(folder, tmp_path)
+
+
 def test_the_full_table_fits_a_log_file(tmp_path: Path) -> None:
     text = printed(wide_sweep(tmp_path), tmp_path)
     assert max(map(len, text.splitlines())) <= 120

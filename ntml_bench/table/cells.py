@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ntml_bench.errors import UserError
 from ntml_bench.store import Store
+from ntml_bench.table.family import family_of
 from ntml_bench.table.labels import label_cells
 
 MANIFEST = "manifest.json"
@@ -55,8 +56,6 @@ class Cell:
     training_images: int | None = None
     """As counted in the run, and so is the next; None where that was not written down."""
     test_images: int | None = None
-    bfloat16: bool | None = None
-    """Whether the run computed in bfloat16; None where that was not written down."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +69,14 @@ class Sweep:
 def read_sweep(folder: Path) -> Sweep:
     """The cells of the sweep in `folder`; committed records (`records/`) come before those in the store.
 
-    Raises UserError where the folder holds no manifest, or one that cannot be read.
+    Raises UserError where the folder holds no manifest, one that cannot be read, or cells of two families of values.
     """
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text())
         entries = manifest["cells"]
         labels = label_cells(entries)
+        family_of(entries, str(manifest["sweep"]))
         # A folder of committed records can do without a store.
         store = Store((folder / manifest.get("store", ".")).resolve())
         cells: dict[tuple[Any, ...], Cell] = {}
@@ -125,7 +125,7 @@ def _done(record: Mapping[str, Any], place: dict[str, Any], needs: tuple[str, ..
     if record["state"] != "done":
         raise ValueError(f"its state is {record['state']!r}")
     rating = record["defense_effectiveness_rating"]
-    data, environment = record.get("data") or {}, record.get("environment") or {}
+    data = record.get("data") or {}
     return Cell(
         **place,
         needs=tuple(record.get("needs") or needs),
@@ -137,7 +137,6 @@ def _done(record: Mapping[str, Any], place: dict[str, Any], needs: tuple[str, ..
         seconds=float(record["seconds"]["total"]),
         training_images=data.get("training_images"),
         test_images=data.get("test_images"),
-        bfloat16=environment.get("half_precision"),
     )
 
 

@@ -166,12 +166,25 @@ def legend(summary: Summary, sections: Sections, best_mark: str) -> list[str]:
         if any(not found for block in summary.blocks for found in block.needs.values()):
             codes.append("0: nothing")
         lines.append(f"What a defense needs besides the model: {'; '.join(codes)}.")
+    lines += _origin(summary)
     if any(option_of(defense).startswith("nt_ml") for block in summary.blocks for defense in block.defenses):
         lines.append(
             "nt_ml is a reconstruction from the abstract of NT-ML (arXiv 2508.05404), not the authors' code;"
             " its numbers are not the paper's."
         )
     return lines
+
+
+def _origin(summary: Summary) -> list[str]:
+    """The family of values and the recipes of the trainings, as far as the cells say them."""
+    families = dict.fromkeys(cell.settings["presets"] for cell in summary.cells if "presets" in cell.settings)
+    recipes = dict.fromkeys(
+        f"{recipe.get('name', 'training')} ({recipe['epochs']} epochs of batch {recipe['batch_size']})"
+        for cell in summary.cells
+        if (recipe := cell.settings.get("training") or {}).keys() >= {"epochs", "batch_size"}
+    )
+    parts = [f"Values of the methods: {', '.join(families)}."] if families else []
+    return [" ".join([*parts, f"Recipe of the trainings: {', '.join(recipes)}."])] if recipes else parts
 
 
 def unfinished(summary: Summary) -> list[str]:

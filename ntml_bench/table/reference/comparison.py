@@ -12,7 +12,7 @@ from ntml_bench.table.view import SHORT
 
 COMPARED = METRICS[:3]
 RECIPE = "recipe"
-"""The owner of differences that are neither the attack's nor the defense's: data, model, training, precision."""
+"""The owner of differences that are neither the attack's nor the defense's: data, model, training."""
 ROUNDING = 1e-9
 Verdict = Literal[
     "within tolerance", "outside tolerance", "settings differ", "not comparable", "not measured", "no published number"
@@ -177,6 +177,4 @@ def _differences(cell: Cell, names: Mapping[str, str], reference: Reference) -> 
 def _recorded(cell: Cell) -> dict[str, str]:
     """What the run wrote down of itself, by the key that the published settings have for it."""
     recorded: dict[str, Any] = {"data.training_images": cell.training_images, "data.test_images": cell.test_images}
-    if cell.bfloat16 is not None:
-        recorded["precision"] = "bfloat16" if cell.bfloat16 else "float32"
     return {key: value_text(value) for key, value in recorded.items() if value is not None}
