@@ -48,9 +48,11 @@ def test_help_lists_every_option(workplace: Path) -> None:
     outcome = bench("--help")
     assert outcome.code == 0
     assert "attack: badnets, blended, lc, narcissus, none, sig, wanet" in outcome.output
-    assert "defense: anp, fp, ft, i_bau, nad, none, nt_ml" in outcome.output
-    assert "dataset: cifar10, digit_scenes, digits, gtsrb, image_folder" in outcome.output
+    assert "defense: anp, fp, ft, i_bau, nad, none, nt_ml, nt_ml_selective" in outcome.output
+    datasets = "cifar10, cifar100, cifar10_jpeg, digit_scenes, digits, gtsrb, image_folder, tiny_imagenet"
+    assert f"dataset: {datasets}" in outcome.output
     assert "model: preact_resnet18, resnet_tiny, timm" in outcome.output
+    assert "presets: backdoorbench, paper, small" in outcome.output
 
 
 def test_the_resolved_config_is_shown(workplace: Path) -> None:

@@ -20,6 +20,7 @@ from ntml_bench.schema import build, number, one_of
 from ntml_bench.tracking import TrackingConfig
 from ntml_bench.training import TrainingConfig
 
+NO_VARIANT = "none"
 GROUPS = ("dataset", "model", "attack", "defense", "training", "tracking")
 
 
@@ -88,8 +89,8 @@ def read_settings(config: DictConfig, choices: Mapping[str, Any]) -> Settings:
     model = build(ModelConfig, values["model"], "model")
     if labels["model"] == "timm":
         labels["model"] = model.name
-    variant = choices.get("variant")
-    if variant is not None:
+    variant = choices.get("variant", NO_VARIANT)
+    if variant != NO_VARIANT:
         labels["defense"] += f" ({variant})"
     return Settings(
         general=general,

@@ -11,7 +11,8 @@ The abstract (arXiv 2508.05404) names the stages; losses, data of each stage and
    with t^2, each model a constant for the other. The student is returned.
 
 Other readings and controls are settings: `mode: drop` leaves the label out of both softmaxes, `student_start: scratch`,
-`target: uniform` (nothing learned from T in NT), `mutual: ce_only | none`, `freeze_teacher`.
+`target: uniform` (nothing learned from T in NT), `non_target_training: false` (ML alone: S goes into it as it starts),
+`mutual: ce_only | none`, `freeze_teacher`.
 """
 
 from dataclasses import dataclass
@@ -28,19 +29,26 @@ from ntml_bench.training import Recipe, fit
 
 
 @dataclass(frozen=True, kw_only=True)
-class NTMLConfig(DefenseConfig):
-    """`nt`: recipe of non-target training; `ml`: of mutual learning, its learning rate the student's; `alpha`: the weight a."""
+class MutualLearningConfig(DefenseConfig):
+    """`ml`: recipe of mutual learning, its learning rate the student's; `alpha`: the weight a; `temperature`: t, of NT too."""
 
-    mode: str = one_of("mask", "drop")
-    student_start: str = one_of("backdoored", "scratch")
-    target: str = one_of("teacher", "uniform")
-    mutual: str = one_of("mutual", "ce_only", "none")
-    freeze_teacher: bool
     temperature: float = number(above=0)
     alpha: float = number(at_least=0)
     teacher_learning_rate: float = number(above=0)
-    nt: Recipe
     ml: Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class NTMLConfig(MutualLearningConfig):
+    """`nt`: recipe of non-target training; the rest are readings and controls."""
+
+    mode: str = one_of("mask", "drop")
+    student_start: str = one_of("backdoored", "scratch")
+    non_target_training: bool
+    target: str = one_of("teacher", "uniform")
+    mutual: str = one_of("mutual", "ce_only", "none")
+    freeze_teacher: bool
+    nt: Recipe
 
 
 @DEFENSES.register("nt_ml")
@@ -50,7 +58,12 @@ class NTML(Defense[NTMLConfig]):
 
     def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:
         config = self.config
-        if config.mode == "drop" and config.student_start == "backdoored":
+        if not config.non_target_training and config.mutual == "none":
+            raise UserError(
+                "defense.non_target_training=false and defense.mutual=none leave nothing to be done; "
+                "use defense.non_target_training=true, or defense.mutual=mutual or ce_only"
+            )
+        if config.non_target_training and config.mode == "drop" and config.student_start == "backdoored":
             raise UserError(
                 "defense.mode=drop leaves the label's logit as it is: a student that starts from the backdoored weights keeps "
                 "the backdoor; "
@@ -58,14 +71,16 @@ class NTML(Defense[NTMLConfig]):
             )
 
     def purify(self, context: DefenseContext) -> Classifier:
-        # The teacher after standard training and the student at the end need not be observed: they are the cell's
+        # The teacher until mutual learning and the student at the end need not be observed: they are the cell's
         # `before` and `after`.
-        teacher = context.model
-        student = context.copy_of_model() if self.config.student_start == "backdoored" else context.new_model()
-        self._non_target_training(context, teacher, student)
-        context.observe("student after NT", student)
-        if self.config.mutual != "none":
-            self._mutual_learning(context, teacher, student)
+        config, teacher = self.config, context.model
+        student = context.copy_of_model() if config.student_start == "backdoored" else context.new_model()
+        if config.non_target_training:
+            self._non_target_training(context, teacher, student)
+            context.observe("student after NT", student)
+        if config.mutual != "none":
+            pull = config.mutual == "mutual"
+            mutual_learning(context, config, teacher, student, pull=pull, freeze_teacher=config.freeze_teacher)
             context.observe("teacher after ML", teacher)
         return student
 
@@ -95,37 +110,48 @@ class NTML(Defense[NTMLConfig]):
         )
         teacher.requires_grad_(True)
 
-    def _mutual_learning(self, context: DefenseContext, teacher: Classifier, student: Classifier) -> None:
-        config = self.config
-        alpha = config.alpha
-        learns = config.mutual == "mutual" and not config.freeze_teacher
 
-        def loss(images: Tensor, labels: Tensor) -> Tensor:
-            logits = student(images)
-            total = functional.cross_entropy(logits, labels)
-            if config.mutual != "mutual":
-                return total
-            if not learns:
-                with torch.no_grad():
-                    outputs = teacher(images)
-                return total + alpha * divergence(outputs, logits, config.temperature)
+def mutual_learning(
+    context: DefenseContext,
+    config: MutualLearningConfig,
+    teacher: Classifier,
+    student: Classifier,
+    *,
+    pull: bool = True,
+    freeze_teacher: bool = False,
+) -> None:
+    """Train student and teacher on the clean budget, in place.
+
+    `pull`: each learns the other's outputs, too; without it the student learns alone. `freeze_teacher`: the teacher only
+    gives its outputs.
+    """
+    learns = pull and not freeze_teacher
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        logits = student(images)
+        total = functional.cross_entropy(logits, labels)
+        if not pull:
+            return total
+        with torch.set_grad_enabled(learns):
             teacher_logits = teacher(images)
-            total = total + alpha * divergence(teacher_logits.detach(), logits, config.temperature)
-            teacher_loss = functional.cross_entropy(teacher_logits, labels)
-            return total + teacher_loss + alpha * divergence(logits.detach(), teacher_logits, config.temperature)
+        total = total + config.alpha * divergence(teacher_logits.detach(), logits, config.temperature)
+        if not learns:
+            return total
+        total = total + functional.cross_entropy(teacher_logits, labels)
+        return total + config.alpha * divergence(logits.detach(), teacher_logits, config.temperature)
 
-        fit(
-            context.engine,
-            context.clean_budget,
-            config.ml,
-            models=[student, teacher] if learns else [student],
-            learning_rates=[config.ml.learning_rate, config.teacher_learning_rate] if learns else None,
-            loss=loss,
-            augmentation=context.augmentation,
-            seed=context.seed,
-            purpose="defense/mutual learning",
-            log=lambda values: context.log("mutual learning", values),
-        )
+    fit(
+        context.engine,
+        context.clean_budget,
+        config.ml,
+        models=[student, teacher] if learns else [student],
+        learning_rates=[config.ml.learning_rate, config.teacher_learning_rate] if learns else None,
+        loss=loss,
+        augmentation=context.augmentation,
+        seed=context.seed,
+        purpose="defense/mutual learning",
+        log=lambda values: context.log("mutual learning", values),
+    )
 
 
 def non_target_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, mode: str) -> Tensor:

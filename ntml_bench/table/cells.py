@@ -23,6 +23,8 @@ class Metrics:
     clean_accuracy: float | None
     attack_success_rate: float | None
     robust_accuracy: float | None
+    true_class_probability: float | None = None
+    """Mean over triggered images."""
 
 
 NO_METRICS = Metrics(None, None, None)
@@ -56,6 +58,8 @@ class Cell:
     training_images: int | None = None
     """As counted in the run, and so is the next; None where that was not written down."""
     test_images: int | None = None
+    stages: Mapping[str, Metrics] = field(default_factory=dict, hash=False)
+    """Models between the stages of the defense, which it had measured."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,7 @@ def _done(record: Mapping[str, Any], place: dict[str, Any], needs: tuple[str, ..
         seconds=float(record["seconds"]["total"]),
         training_images=data.get("training_images"),
         test_images=data.get("test_images"),
+        stages={str(name): _metrics(values) for name, values in (record.get("stages") or {}).items()},
     )
 
 
@@ -145,7 +150,9 @@ def _metrics(values: Mapping[str, Any]) -> Metrics:
         value = values[name]
         return None if value is None else float(value)
 
-    return Metrics(percent("clean_accuracy"), percent("attack_success_rate"), percent("robust_accuracy"))
+    names = ("clean_accuracy", "attack_success_rate", "robust_accuracy")
+    probability = percent("true_class_probability") if "true_class_probability" in values else None
+    return Metrics(*(percent(name) for name in names), probability)
 
 
 def _one_line(text: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ntml_bench.errors import UserError, unknown
 from ntml_bench.table.cells import MANIFEST
+from ntml_bench.table.keep import keep_sweep
 from ntml_bench.table.reference.comparison import compare
 from ntml_bench.table.reference.files import write_comparison
 from ntml_bench.table.reference.published import read_reference, reference_names
@@ -23,7 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         sections = parse_sections(options.metrics)
         folder = find_sweep(options.sweep, options.outputs)
-        target = options.to or options.outputs / "tables" / folder.resolve().name
+        if options.keep:
+            kept = options.outputs / "reference" / folder.resolve().name
+            keep_sweep(folder, kept)
+            folder = kept
+        target = options.to or (folder if options.keep else options.outputs / "tables" / folder.resolve().name)
         formats = _formats(options.format)
         reference = read_reference(options.reference) if options.reference is not None else None
         summary = render_sweep(folder, target, formats, sections)
@@ -80,6 +85,11 @@ def _parser() -> argparse.ArgumentParser:
         "--format", help=f"some of {', '.join(FORMATS)}, all: only write these files; without it, print the table and write all"
     )
     parser.add_argument("--to", type=Path, metavar="DIR", help="folder for the files (default: OUTPUTS/tables/NAME)")
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="copy the finished sweep's records and write its table to OUTPUTS/reference/NAME, which git does not ignore",
+    )
     parser.add_argument(
         "--metrics",
         default=DEFAULT_METRICS,

@@ -9,12 +9,15 @@ from ntml_bench.table.cells import read_sweep
 from ntml_bench.table.delimited import render_csv
 from ntml_bench.table.latex import render_latex
 from ntml_bench.table.markdown import render_markdown
+from ntml_bench.table.stages import render_stages
 from ntml_bench.table.summary import Summary, summarise
 from ntml_bench.table.view import DEFAULT_SECTIONS, Sections
 from ntml_bench.table.web import render_html
 
 FILES = {"csv": "cells.csv", "md": "table.md", "tex": "table.tex", "html": "table.html", "png": "table.png"}
 FORMATS = tuple(FILES)
+STAGES = "stages.md"
+"""Goes with table.md, where a defense had models measured between its stages."""
 
 
 def render_sweep(
@@ -32,6 +35,9 @@ def render_sweep(
     target.mkdir(parents=True, exist_ok=True)
     for name in wanted:
         write_file(target / FILES[name], _rendered(name, summary, sections))
+    stages = render_stages(summary) if "md" in wanted else None
+    if stages is not None:
+        write_file(target / STAGES, stages.encode())
     return summary
 
 
