@@ -1,7 +1,10 @@
-"""How tensors are computed with: the device, the precision, determinism. One object, handed to all that trains or evaluates."""
+"""How tensors are computed with: device, precision, determinism, compilation. One object, for all that trains or evaluates."""
 
+import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from shutil import which
 from typing import Any, TypeVar, cast
 
 import torch
@@ -11,18 +14,26 @@ from torch import Tensor, nn
 from ntml_bench.errors import UserError
 
 M = TypeVar("M", bound=nn.Module)
+F = TypeVar("F", bound=Callable[..., Any])
+
+NOT_COMPILED = "none"
+COMPILATIONS = (NOT_COMPILED, "default", "reduce-overhead")
+"""Beside `none` the modes of torch.compile; `reduce-overhead` uses CUDA graphs where there is a GPU."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """`half`: whether forward passes run under bfloat16 autocast (parameters stay float32)."""
+    """`half`: whether forward passes run under bfloat16 autocast (parameters stay float32). `compilation`: see `compiled`."""
 
     device: torch.device
     half: bool
+    compilation: str = NOT_COMPILED
 
     @classmethod
-    def create(cls, device: str, precision: str, deterministic: bool) -> "Engine":
-        """`device`: auto, cpu, cuda, cuda:N; `precision`: auto, float32, bfloat16. UserError where the device is not there.
+    def create(cls, device: str, precision: str, deterministic: bool, compilation: str = NOT_COMPILED) -> "Engine":
+        """`device`: auto, cpu, cuda, cuda:N; `precision`: auto, float32, bfloat16; `compilation`: one of COMPILATIONS.
+
+        UserError where the device is not there, or nothing to compile with.
 
         Determinism is a switch of the whole process. On a CPU it costs nothing; on a GPU it costs speed.
         """
@@ -36,15 +47,25 @@ class Engine:
             raise UserError(f"device is '{device}', but torch sees {torch.cuda.device_count()} CUDA devices here")
         if chosen.type not in ("cpu", "cuda"):
             raise UserError(f"device is '{device}'; allowed: auto, cpu, cuda, cuda:N")
+        if compilation != NOT_COMPILED and chosen.type == "cpu" and which(os.environ.get("CXX", "g++")) is None:
+            raise UserError(
+                f"compile is '{compilation}', but there is no C++ compiler (g++, or what CXX names); use compile=none"
+            )
         torch.use_deterministic_algorithms(deterministic)
         # Filling every new tensor would only find reads of uninitialised memory, at a cost.
         cast(Any, torch.utils.deterministic).fill_uninitialized_memory = False
         torch.backends.cudnn.benchmark = not deterministic
         torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
-        return cls(chosen, precision == "bfloat16" or (precision == "auto" and has_bfloat16(chosen)))
+        return cls(chosen, precision == "bfloat16" or (precision == "auto" and has_bfloat16(chosen)), compilation)
 
     def autocast(self) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+
+    def compiled(self, function: F) -> F:
+        """The function through torch.compile where that is asked for: worth its minute in a long training only."""
+        if self.compilation == NOT_COMPILED:
+            return function
+        return cast(F, torch.compile(function, mode=self.compilation, dynamic=False))
 
     def images(self, pixels: Tensor) -> Tensor:
         """uint8 [N, C, H, W] 0..255 on this device to float32 [0, 1], channels last (what convolutions like best)."""

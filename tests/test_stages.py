@@ -22,6 +22,7 @@ from ntml_bench.data import ImageData
 from ntml_bench.data.augmentation import augment
 from ntml_bench.data.loading import load
 from ntml_bench.defenses.base import CLEAN_BUDGET, DEFENSES, Defense, DefenseConfig, DefenseContext
+from ntml_bench.engine import Engine
 from ntml_bench.errors import UserError
 from ntml_bench.evaluation import evaluate, triggered_test
 from ntml_bench.models import Classifier
@@ -264,6 +265,21 @@ def test_keys_of_all_cells_differ(make: Make) -> None:
     assert len({cell.key for cell in cells}) == len(cells)
     assert len({cell.stages.purified_key for cell in cells}) == len(cells)
     assert len({cell.stages.victim_key for cell in cells}) == 3 * 2
+
+
+def test_a_compiled_training_has_a_key_of_its_own(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ntml_bench.engine.which", lambda _: "g++")
+    seen: list[str] = []
+
+    def compiled(engine: Engine, function: Any) -> Any:
+        seen.append(engine.compilation)
+        return function
+
+    monkeypatch.setattr(Engine, "compiled", compiled)
+    cell = make("compile=default")
+    cell.stages.victim()
+    assert seen == ["default"]
+    assert cell.stages.victim_key != make().stages.victim_key
 
 
 def test_the_seed_is_in_every_key_where_the_data_do_not_depend_on_it(make: Make) -> None:

@@ -1,6 +1,8 @@
 """fit, against SGD computed by hand, and what its callers rely on."""
 
+import os
 from math import cos, pi
+from shutil import which
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 
 import ntml_bench.training
 from ntml_bench.data.base import AugmentationConfig, Split
+from ntml_bench.engine import Engine
+from ntml_bench.errors import UserError
 from ntml_bench.training import Recipe, TrainingConfig, TrainingDivergedError, cross_entropy_of, fit
 
 SHAPE = (2, 3, 3)
@@ -322,3 +326,23 @@ def test_training_learns() -> None:
     model = linear()
     log = train(model, split(64, SHAPE), recipe(epochs=20, batch_size=8, learning_rate=0.3))
     assert log[-1]["loss"] < 0.5 * log[0]["loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_training_is_the_same_but_for_rounding() -> None:
+    data, settings = split(12, SHAPE), recipe(epochs=3, batch_size=4, learning_rate=0.1, momentum=0.9)
+    compiling = Engine.create("cpu", "float32", deterministic=False, compilation="default")
+    assert ENGINE.compiled(train) is train
+    plain, compiled = linear(), linear()
+    history = train(plain, data, settings)
+    found = train(compiled, data, settings, loss=compiling.compiled(cross_entropy_of(compiled)))
+    assert np.allclose([values["loss"] for values in found], [values["loss"] for values in history], atol=1e-5)
+    for one, other in zip(compiled.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_nothing_to_compile_with_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ntml_bench.engine.which", lambda _: None)
+    with pytest.raises(UserError, match="compile is 'default', but there is no C"):
+        Engine.create("cpu", "float32", deterministic=False, compilation="default")

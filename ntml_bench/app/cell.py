@@ -33,7 +33,7 @@ class Cell:
         general = settings.general
         self.settings = settings
         self.data = data
-        self.engine = Engine.create(general.device, general.precision, general.deterministic)
+        self.engine = Engine.create(general.device, general.precision, general.deterministic, general.compile)
         self.store = Store(Path(general.outputs) / "store")
         self._check()
         self._say: Callable[[str], None] = lambda _: None

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from ntml_bench.attacks import ATTACKS, Attack
 from ntml_bench.data import DATASETS, Dataset
 from ntml_bench.defenses import DEFENSES, Defense
+from ntml_bench.engine import COMPILATIONS
 from ntml_bench.errors import UserError, unknown
 from ntml_bench.models import ModelConfig
 from ntml_bench.registry import Registry
@@ -31,8 +32,8 @@ class GeneralConfig:
     `presets`: the family that the values come from; a table holds one only. `clean_budget`: share of the training set that
     the defender has clean. `defender_has_training_set`: whether defenses get the poisoned training set. `floor`: whether to
     measure a clean model under the trigger (one more model to train). `workers`: cells at a time (null: two on a CPU, one
-    on a GPU). `deterministic`: the same numbers on every run. `sweep`: the name under which cells are collected. `imports`:
-    modules that register methods from outside.
+    on a GPU). `deterministic`: the same numbers on every run. `compile`: the trainings of victims and surrogates through
+    torch.compile. `sweep`: the name under which cells are collected. `imports`: modules that register methods from outside.
     """
 
     presets: str
@@ -43,6 +44,7 @@ class GeneralConfig:
     device: str
     workers: int | None = number(at_least=1)
     precision: str = one_of("auto", "float32", "bfloat16")
+    compile: str = one_of(*COMPILATIONS)
     deterministic: bool
     sweep: str
     outputs: str

@@ -18,7 +18,7 @@ from ntml_bench.checkpoint import Checkpoint
 from ntml_bench.data import ImageData, Split
 from ntml_bench.data.budget import clean_budget
 from ntml_bench.defenses.base import CLEAN_BUDGET, DefenseContext
-from ntml_bench.engine import Engine
+from ntml_bench.engine import NOT_COMPILED, Engine
 from ntml_bench.evaluation import TriggeredTest, evaluate, triggered_test
 from ntml_bench.models import Classifier, make_classifier
 from ntml_bench.seeding import derive
@@ -78,6 +78,9 @@ class Stages:
             "bfloat16": engine.half,
             "deterministic": settings.general.deterministic,
         }
+        if engine.compilation != NOT_COMPILED:
+            # Fused operations round otherwise. Absent where nothing is compiled, so that older artifacts keep their keys.
+            self._recipe["compile"] = engine.compilation
         self.clean_key = key_of({"stage": "victim", "attack": None, **self._recipe})
         self.victim_key = self._victim_key(settings.attack)
         self.purified_key = self._purified_key()
@@ -255,7 +258,7 @@ class Stages:
             split,
             recipe,
             models=[model],
-            loss=cross_entropy_of(model),
+            loss=self.engine.compiled(cross_entropy_of(model)),
             augmentation=self.settings.dataset.config.augmentation,
             seed=seed,
             purpose=purpose,

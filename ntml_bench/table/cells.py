@@ -150,9 +150,8 @@ def _metrics(values: Mapping[str, Any]) -> Metrics:
         value = values[name]
         return None if value is None else float(value)
 
-    names = ("clean_accuracy", "attack_success_rate", "robust_accuracy")
     probability = percent("true_class_probability") if "true_class_probability" in values else None
-    return Metrics(*(percent(name) for name in names), probability)
+    return Metrics(percent("clean_accuracy"), percent("attack_success_rate"), percent("robust_accuracy"), probability)
 
 
 def _one_line(text: str) -> str:
