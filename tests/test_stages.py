@@ -52,6 +52,7 @@ QUICK = {
     "anp": ["defense.steps=2"],
     "i_bau": ["defense.rounds=1"],
     "nt_ml": ["defense.ml.epochs=1"],
+    "nt_ml_selective": ["defense.steps=2", "defense.ml.epochs=1"],
 }
 
 

@@ -168,6 +168,15 @@ def test_two_families_are_no_table(tmp_path: Path) -> None:
         render_sweep(folder, tmp_path)
 
 
+def test_the_extension_is_called_one(tmp_path: Path) -> None:
+    cell = entry("badnets", "nt_ml_selective")
+    folder = write_sweep(tmp_path, "small", [cell], [record(cell, metrics(95, 5, 90), metrics(96, 99, 1))])
+    render_sweep(folder, tmp_path)
+    text = (tmp_path / "table.md").read_text().replace("\\", "")
+    assert "nt_ml_selective is an extension of nt_ml of our own" in text
+    assert "reconstruction" not in text
+
+
 def test_the_full_table_fits_a_log_file(tmp_path: Path) -> None:
     text = printed(wide_sweep(tmp_path), tmp_path)
     assert max(map(len, text.splitlines())) <= 120

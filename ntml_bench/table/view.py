@@ -129,6 +129,13 @@ def _shown(
     )
 
 
+RECONSTRUCTIONS = {
+    "nt_ml": "nt_ml is a reconstruction from the abstract of NT-ML (arXiv 2508.05404), not the authors' code;"
+    " its numbers are not the paper's.",
+    "nt_ml_selective": "nt_ml_selective is an extension of nt_ml of our own, which the abstract of NT-ML does not carry.",
+}
+
+
 def status(summary: Summary) -> str:
     """One sentence on how far the sweep is."""
     total, done = len(summary.cells), summary.count("done")
@@ -167,11 +174,8 @@ def legend(summary: Summary, sections: Sections, best_mark: str) -> list[str]:
             codes.append("0: nothing")
         lines.append(f"What a defense needs besides the model: {'; '.join(codes)}.")
     lines += _origin(summary)
-    if any(option_of(defense).startswith("nt_ml") for block in summary.blocks for defense in block.defenses):
-        lines.append(
-            "nt_ml is a reconstruction from the abstract of NT-ML (arXiv 2508.05404), not the authors' code;"
-            " its numbers are not the paper's."
-        )
+    options = {option_of(defense) for block in summary.blocks for defense in block.defenses}
+    lines += [text for name, text in RECONSTRUCTIONS.items() if name in options]
     return lines
 
 
