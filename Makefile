@@ -7,7 +7,7 @@ ARGS ?=
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install table test lint wheel clean
+.PHONY: help install table bench test lint wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ install: .venv/.installed ## make .venv and install the project into it
 
 table: .venv/.installed ## run the sweep of the 6 x 6 table (stored cells are not run again) and print it
 	.venv/bin/ntml-bench -cd sweeps -cn digits_table $(ARGS)
+
+bench: .venv/.installed ## time training, inference and sweeps on this machine (ARGS="--help" lists options)
+	.venv/bin/python -m ntml_bench.bench $(ARGS)
 
 test: .venv/.developed ## run the whole test suite
 	.venv/bin/python -m pytest -n 2

@@ -9,9 +9,6 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from math import isfinite
 from typing import Any, TypeVar, cast, get_args, get_type_hints
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from ntml_bench.errors import UserError, unknown
 
 T = TypeVar("T")
@@ -57,6 +54,10 @@ def build(schema: type[T], values: Mapping[str, Any], where: str) -> T:
     Raises UserError for an unknown key (with the nearest one), a missing key, a wrong type, a value out of range,
     a number that is not finite.
     """
+    # Here, because the schemas are of use where OmegaConf is missing: a machine lent for timing has PyTorch and little else.
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     prefix = f"{where}." if where else ""
     names = [entry.name for entry in fields(cast(Any, schema))]
     for key in values:

@@ -24,10 +24,13 @@ SHAPE = (3, 8, 8)
 
 
 def yaml_values(group: str, name: str) -> dict[str, Any]:
-    """The values of one option's YAML file."""
-    loaded = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
-    assert isinstance(loaded, dict)
-    return cast(dict[str, Any], loaded)
+    """The values of an option's YAML file, over those of the option that it extends."""
+    values = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
+    assert isinstance(values, dict)
+    bases = [base for base in values.pop("defaults", []) if base != "_self_"]
+    for base in bases:
+        values = yaml_values(group, base) | values
+    return {str(key): value for key, value in values.items()}
 
 
 def make_dataset(name: str, **changes: Any) -> Dataset:
