@@ -7,10 +7,9 @@ from typing import Any, Literal
 from ntml_bench.table.cells import Cell, Metrics
 from ntml_bench.table.labels import METHOD_GROUPS, flat_settings, option_of, value_text
 from ntml_bench.table.reference.published import Option, Place, Reference
-from ntml_bench.table.summary import METRICS, NONE, Block, Entry, Row, Summary
+from ntml_bench.table.summary import NONE, Block, Entry, Row, Summary
 from ntml_bench.table.view import SHORT
 
-COMPARED = METRICS[:3]
 RECIPE = "recipe"
 """The owner of differences that are neither the attack's nor the defense's: data, model, training."""
 ROUNDING = 1e-9

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from ntml_bench.table.delimited import csv_text
 from ntml_bench.table.markdown import escaped, table_line
-from ntml_bench.table.reference.comparison import COMPARED, ComparedBlock, Comparison, Line
+from ntml_bench.table.reference.comparison import ComparedBlock, Comparison, Line
+from ntml_bench.table.reference.published import COMPARED
 from ntml_bench.table.reference.view import HEADINGS, differing, headline, note, numbers, preface, remarks
 from ntml_bench.table.render import write_file
 from ntml_bench.table.view import heading_of

@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 from ntml_bench.errors import unknown
 from ntml_bench.table.cells import Metrics
 from ntml_bench.table.labels import METHOD_GROUPS
+from ntml_bench.table.summary import METRICS
 
 FOLDER = Path(__file__).parent
+COMPARED = METRICS[:3]
+"""The metrics that leaderboards have."""
 SAME_RATE = 1e-9
 
 
@@ -115,5 +118,5 @@ def _read_results(path: Path) -> dict[Place, dict[float, Metrics]]:
             rate = float(row["poisoning_rate"])
             if rate in by_rate:
                 raise ValueError(f"{path.name} has two results for {row}")
-            by_rate[rate] = Metrics(*(float(row[metric]) for metric in Metrics.__dataclass_fields__))
+            by_rate[rate] = Metrics(*(float(row[metric]) for metric in COMPARED))
     return dict(results)

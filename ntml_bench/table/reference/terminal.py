@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ntml_bench.table.reference.comparison import COMPARED, ComparedBlock, Comparison, Line
+from ntml_bench.table.reference.comparison import ComparedBlock, Comparison, Line
+from ntml_bench.table.reference.published import COMPARED
 from ntml_bench.table.reference.view import HEADINGS, differing, headline, note, numbers, preface, remarks, unpublished
 from ntml_bench.table.terminal import stacked, voice
 from ntml_bench.table.view import heading_of
