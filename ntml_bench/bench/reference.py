@@ -3,6 +3,7 @@
 What a tutorial shows and most published code does. Nothing of the project's own is in here.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -58,7 +59,7 @@ def accuracy(net: nn.Module, loader: DataLoader, device: torch.device) -> float:
     return correct / count
 
 
-class Reference:
+class Reference(ABC):
     """What training and inference share: a loader over PIL images, with `workers` processes that stay alive between epochs."""
 
     shuffled = False
@@ -109,8 +110,9 @@ class Reference:
     def augmentations(self) -> list[nn.Module]:
         return []
 
+    @abstractmethod
     def run(self) -> None:
-        raise NotImplementedError
+        """Go through the images that `prepare` chose."""
 
 
 class ReferenceTraining(Reference):

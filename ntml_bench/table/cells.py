@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ntml_bench.errors import UserError
-from ntml_bench.store import Store
+from ntml_bench.store import RECORD, Store
 from ntml_bench.table.family import family_of
 from ntml_bench.table.labels import label_cells
 
@@ -118,11 +118,17 @@ def _cell(entry: Mapping[str, Any], labels: tuple[str, str, str, str], folder: P
     return Cell(**place, needs=needs, state="failed", error=_one_line(error))
 
 
-def _record(key: str, folder: Path, store: Store) -> dict[str, Any] | None:
+def record_path(key: str, folder: Path, store: Store) -> Path:
+    """Where the record of a done cell is: beside the manifest where it was committed, else in the store."""
     committed = folder / RECORDS / f"{key}.json"
-    if committed.exists():
-        return json.loads(committed.read_text())
-    return store.record("cell", key)
+    return committed if committed.exists() else store.path("cell", key) / RECORD
+
+
+def _record(key: str, folder: Path, store: Store) -> dict[str, Any] | None:
+    try:
+        return json.loads(record_path(key, folder, store).read_text())
+    except FileNotFoundError:
+        return None
 
 
 def _done(record: Mapping[str, Any], place: dict[str, Any], needs: tuple[str, ...]) -> Cell:

@@ -9,8 +9,8 @@ import shutil
 from pathlib import Path
 
 from ntml_bench.errors import UserError
-from ntml_bench.store import RECORD, Store, write_json
-from ntml_bench.table.cells import MANIFEST, RECORDS, read_sweep
+from ntml_bench.store import Store, write_json
+from ntml_bench.table.cells import MANIFEST, RECORDS, read_sweep, record_path
 
 
 def keep_sweep(folder: Path, target: Path) -> None:
@@ -29,7 +29,5 @@ def keep_sweep(folder: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     (target / RECORDS).mkdir(parents=True)
     for key in dict.fromkeys(cell.key for cell in sweep.cells):
-        committed = folder / RECORDS / f"{key}.json"
-        source = committed if committed.exists() else store.path("cell", key) / RECORD
-        shutil.copyfile(source, target / RECORDS / f"{key}.json")
+        shutil.copyfile(record_path(key, folder, store), target / RECORDS / f"{key}.json")
     write_json(target / MANIFEST, {"sweep": manifest["sweep"], "cells": manifest["cells"]})

@@ -24,13 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         sections = parse_sections(options.metrics)
         folder = find_sweep(options.sweep, options.outputs)
+        # What was asked for is checked before anything is written.
+        formats = _formats(options.format)
+        reference = read_reference(options.reference) if options.reference is not None else None
         if options.keep:
             kept = options.outputs / "reference" / folder.resolve().name
             keep_sweep(folder, kept)
             folder = kept
         target = options.to or (folder if options.keep else options.outputs / "tables" / folder.resolve().name)
-        formats = _formats(options.format)
-        reference = read_reference(options.reference) if options.reference is not None else None
         summary = render_sweep(folder, target, formats, sections)
     except UserError as error:
         print(f"ntml-table: {error}", file=sys.stderr)

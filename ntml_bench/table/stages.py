@@ -9,15 +9,10 @@ from dataclasses import dataclass
 
 from ntml_bench.table.cells import Cell, Metrics
 from ntml_bench.table.markdown import escaped, table_line
-from ntml_bench.table.summary import Statistic, Summary, statistic
-from ntml_bench.table.view import heading_of
+from ntml_bench.table.summary import METRICS, Statistic, Summary, statistic
+from ntml_bench.table.view import SHORT, heading_of
 
-COLUMNS = {
-    "clean_accuracy": "ACC",
-    "attack_success_rate": "ASR",
-    "robust_accuracy": "RA",
-    "true_class_probability": "true-class probability",
-}
+COLUMNS = {metric: SHORT[metric] for metric in METRICS[:3]} | {"true_class_probability": "true-class probability"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ def render_stages(summary: Summary) -> str | None:
     lines = [f"# {escaped(summary.sweep)}: the stages of the defenses", ""]
     some = False
     for block in summary.blocks:
-        rows = list(stage_rows([cell for cell in summary.cells if (cell.dataset, cell.model) == (block.dataset, block.model)]))
+        rows = list(stage_rows(summary.cells_of(block)))
         if not rows:
             continue
         some = True

@@ -90,6 +90,9 @@ class Summary:
     def count(self, state: str) -> int:
         return sum(cell.state == state for cell in self.cells)
 
+    def cells_of(self, block: Block) -> list[Cell]:
+        return [cell for cell in self.cells if (cell.dataset, cell.model) == (block.dataset, block.model)]
+
     @property
     def unfinished(self) -> tuple[Cell, ...]:
         return tuple(cell for cell in self.cells if cell.state != "done")

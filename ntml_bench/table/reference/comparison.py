@@ -98,7 +98,7 @@ def compare(summary: Summary, reference: Reference) -> Comparison:
     """The cells of a sweep beside the reference's results for the same data set, model, attack, defense and poisoning rate."""
     blocks = []
     for block in summary.blocks:
-        inside = [cell for cell in summary.cells if (cell.dataset, cell.model) == (block.dataset, block.model)]
+        inside = summary.cells_of(block)
         lines = []
         for row in block.rows:
             lines += _lines(row, [cell for cell in inside if cell.attack == row.attack], reference)
