@@ -121,6 +121,15 @@ def test_works_go_through_as_many_images_as_they_say(monkeypatch: pytest.MonkeyP
             assert trained == isinstance(work, ReferenceTraining)
 
 
+def test_training_goes_through_the_compiler_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(torch, "compile", lambda function, mode, dynamic: asked.append(mode) or function)
+    data = images_of(torch.arange(20) % 4)
+    for compilation in ("none", "default"):
+        ProjectTraining(Engine(CPU, half=False, compilation=compilation), tiny(), data, 8).run()
+    assert asked == ["default"]
+
+
 # Arithmetic.
 
 
@@ -212,14 +221,14 @@ def test_overhead_is_what_is_neither_start_up_nor_work(monkeypatch: pytest.Monke
     monkeypatch.setattr(overhead, "_process", lambda code: next(start_ups))
     found = measure_overhead(lambda _: None)
     assert found.start_up_seconds.rounds == (2.0, 3.0)
-    assert found.empty_store.seconds_a_cell == (20.0 - 2.0 - 8.0) / 4
-    assert found.stored.seconds_a_cell == (4.0 - 2.0) / 4
+    assert found.empty_store.seconds_a_cell == (38.0 - 2.0 - 32.0) / 16
+    assert found.stored.seconds_a_cell == (4.0 - 2.0) / 16
     assert [time.wall for time in found.attacks.sweeps] == [14.0, 18.0, 26.0]
     assert [time.wall for time in found.defenses.sweeps] == [14.0, 15.0, 17.0]
     assert found.attacks.wall_of_one_more == pytest.approx(4.0)
     assert found.attacks.overhead_of_one_more == pytest.approx(2.0)
     assert found.defenses.wall_of_one_more == pytest.approx(1.0)
-    sizes = [(2, 2), (1, 1), (2, 1), (1, 2), (4, 1), (1, 4), (2, 2)]
+    sizes = [(4, 4), (1, 1), (2, 1), (1, 2), (4, 1), (1, 4), (4, 4)]
     assert [(attacks, defenses) for _, attacks, defenses in asked] == [(1, 1), *sizes, *sizes]
     # But for the sweep that is run again in each round, each has a store of its own.
     assert len({name for name, *_ in asked}) == len(asked) - 2
@@ -279,7 +288,8 @@ def test_throughput_from_end_to_end_without_what_only_sweeps_need(tmp_path: Path
     assert result["device"] == "cpu"
     assert result["overhead"] is None
     assert {"processor", "threads", "packages", "git_revision", "finished", "python"} <= set(result["environment"])
-    assert result["settings"] == {"models": ["resnet_tiny"], "seconds": 0.05, "rounds": 2, "only": "throughput"}
+    settings = {"models": ["resnet_tiny"], "seconds": 0.05, "rounds": 2, "compile": "none", "only": "throughput"}
+    assert result["settings"] == settings
     assert set(result["throughput"]["ceiling"]) == {"matrix_size", "bfloat16_flop_per_second", "float32_flop_per_second"}
     model = result["throughput"]["models"]["resnet_tiny"]
     assert model["training_flop_per_image"] == 3 * model["forward_flop_per_image"]
@@ -313,6 +323,7 @@ def test_throughput_from_end_to_end_without_what_only_sweeps_need(tmp_path: Path
         (["--models", ","], "no model is named"),
         (["--models", "resnet_tinny", "--only", "throughput"], "Did you mean 'resnet_tiny'"),
         (["--device", "gpu", "--only", "throughput"], "device is 'gpu'"),
+        (["--compile", "fast", "--only", "throughput"], "--compile is 'fast'; allowed: none, default, reduce-overhead"),
         (["--to", ".", "--only", "throughput"], "--to names the folder"),
         (["--fast"], "unrecognized arguments: --fast"),
     ],

@@ -42,21 +42,23 @@ def _run(options: argparse.Namespace) -> None:
     from ntml_bench.bench.overhead import check_installed, measure_overhead
     from ntml_bench.bench.report import lines
     from ntml_bench.bench.throughput import Plan, cores, measure_throughput
-    from ntml_bench.engine import Engine
+    from ntml_bench.engine import COMPILATIONS, Engine
     from ntml_bench.store import plain, write_json
 
     if options.to is not None and options.to.is_dir():
         raise UserError(f"--to names the folder {options.to}; it is the file to write")
     if options.only != "throughput":
         check_installed()
-    engine = Engine.create(options.device, "auto", deterministic=False)
+    if options.compile not in COMPILATIONS:
+        raise UserError(f"--compile is '{options.compile}'; allowed: {', '.join(COMPILATIONS)}")
+    engine = Engine.create(options.device, "auto", deterministic=False, compilation=options.compile)
     device = environment(engine)["device"]
     target = options.to or FOLDER / f"{re.sub('[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
     result: dict[str, Any] = {
         "version": VERSION,
         "device": device,
         "cores": cores(),
-        "settings": {name: getattr(options, name) for name in ("models", "seconds", "rounds", "only")},
+        "settings": {name: getattr(options, name) for name in ("models", "seconds", "rounds", "compile", "only")},
         "throughput": None,
         "overhead": None,
     }
@@ -97,6 +99,12 @@ def _parser() -> argparse.ArgumentParser:
         help="measurements of each of two that are compared, in turns (default: %(default)d)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default: auto)")
+    parser.add_argument(
+        "--compile",
+        default="none",
+        metavar="MODE",
+        help="of the project's training: none, default or reduce-overhead, as the setting of that name (default: %(default)s)",
+    )
     parser.add_argument("--only", choices=("throughput", "overhead"), help="this part alone")
     parser.add_argument("--to", type=Path, metavar="FILE", help=f"JSON file to write (default: {FOLDER}/DEVICE.json)")
     return parser

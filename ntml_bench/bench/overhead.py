@@ -22,8 +22,8 @@ ATTACKS = ("badnets", "blended", "sig", "wanet")
 DEFENSES = ("cheap_1", "cheap_2", "cheap_3", "cheap_4")
 """Fine-tuning for one epoch with four learning rates: what differs between two tables is their size alone."""
 COUNTS = (1, 2, 4)
-SQUARE = (2, 2)
-"""Attacks and defenses of the sweep that is run again with everything stored."""
+SQUARE = (4, 4)
+"""Attacks and defenses of the sweep that gives the overhead a cell, and is run again with everything stored."""
 ROUNDS = 2
 """Of all sweeps in turns; the fastest of each counts, because what else the machine does can only add to its time."""
 SETTINGS = (

@@ -33,6 +33,7 @@ class ProjectTraining:
         self.everything = split
         self.split = split
         self.batch_size = batch_size
+        self.loss = engine.compiled(cross_entropy_of(model))
         self.recipe = Recipe(epochs=1, batch_size=batch_size, **RECIPE)
 
     def prepare(self, images: int) -> int:
@@ -47,7 +48,7 @@ class ProjectTraining:
             self.split,
             self.recipe,
             models=[self.model],
-            loss=cross_entropy_of(self.model),
+            loss=self.loss,
             augmentation=AUGMENTATION,
             seed=0,
             purpose="bench",

@@ -51,10 +51,12 @@ def _throughput(found: Mapping[str, Any]) -> Iterator[str]:
             )
         if model["cells_at_a_time"] is not None:
             cells = model["cells_at_a_time"]
+            reference = model["training"]["reference"]["images_per_second"]["median"]
             yield (
                 f"{name}: {cells['cells']} cells at a time, threads each: {cells['threads_each']}: "
                 f"{cells['together']['median']:,.0f} images/s together; "
-                f"one with {cells['threads_alone']}: {cells['alone']['median']:,.0f}; ratio {_ratio(cells['ratio'])}"
+                f"one with {cells['threads_alone']}: {cells['alone']['median']:,.0f}; ratio {_ratio(cells['ratio'])}; "
+                f"together {cells['together']['median'] / reference:.2f} times the reference"
             )
 
 
