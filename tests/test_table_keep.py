@@ -54,6 +54,24 @@ def test_stages_are_means_over_seeds_in_their_order(tmp_path: Path) -> None:
     ]
 
 
+def test_stages_are_averaged_over_attacks_that_all_have_them(tmp_path: Path) -> None:
+    cells = [entry(attack, "nt_ml") for attack in ("badnets", "sig")] + [entry(attack, "nad") for attack in ("badnets", "sig")]
+    records = []
+    for cell, accuracy in zip(cells, (30.0, 40.0, 50.0, 60.0), strict=True):
+        done = record(cell, metrics(90, 1, 89), metrics(95, 99, 1))
+        if cell["defense"] == "nt_ml" or cell["attack"] == "sig":
+            done["stages"] = {"middle": metrics(accuracy, 5, 30)}
+        records.append(done)
+    render_sweep(write_sweep(tmp_path, "small", cells, records), tmp_path)
+    lines = [line for line in (tmp_path / "stages.md").read_text().splitlines() if "average |" in line]
+    # nad has no stage under badnets, so nothing of it is an average.
+    assert lines == [
+        "| average | nt\\_ml | before the defense | 95.0 | 99.0 | 1.0 |  |",
+        "| average | nt\\_ml | middle | 35.0 | 5.0 | 30.0 |  |",
+        "| average | nt\\_ml | after the defense | 90.0 | 1.0 | 89.0 |  |",
+    ]
+
+
 def test_without_stages_there_is_no_such_file(tmp_path: Path) -> None:
     render_sweep(write_sweep(tmp_path, "golden", *golden()), tmp_path)
     assert not (tmp_path / "stages.md").exists()

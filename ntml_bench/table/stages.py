@@ -4,14 +4,17 @@ For nt_ml these are the abstract's claims: a teacher that is accurate on clean d
 of triggered images. Measured for the record; no defense ever sees these numbers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from ntml_bench.table.cells import Cell, Metrics
+from ntml_bench.table.labels import option_of
 from ntml_bench.table.markdown import escaped, table_line
-from ntml_bench.table.summary import METRICS, Statistic, Summary, statistic
+from ntml_bench.table.summary import METRICS, NONE, Statistic, Summary, statistic
 from ntml_bench.table.view import SHORT, heading_of
 
+AVERAGE = "average"
 COLUMNS = {metric: SHORT[metric] for metric in METRICS[:3]} | {"true_class_probability": "true-class probability"}
 
 
@@ -36,14 +39,26 @@ def stage_rows(cells: Sequence[Cell]) -> Iterator[StageRow]:
             yield StageRow(attack, defense, stage, values)
 
 
+def average_rows(rows: Sequence[StageRow], attacks: Collection[str]) -> Iterator[StageRow]:
+    """The means over `attacks` (two or more) of each defense's stages that all of them have; without deviations."""
+    for defense, stage in dict.fromkeys((row.defense, row.stage) for row in rows):
+        group = [row for row in rows if (row.defense, row.stage) == (defense, stage) and row.attack in attacks]
+        if len(group) == len(attacks) > 1:
+            yield StageRow(
+                AVERAGE, defense, stage, {metric: _mean([row.values[metric] for row in group]) for metric in COLUMNS}
+            )
+
+
 def render_stages(summary: Summary) -> str | None:
     """The document, or None where no cell has stages."""
     lines = [f"# {escaped(summary.sweep)}: the stages of the defenses", ""]
     some = False
     for block in summary.blocks:
-        rows = list(stage_rows(summary.cells_of(block)))
+        cells = summary.cells_of(block)
+        rows = list(stage_rows(cells))
         if not rows:
             continue
+        rows += average_rows(rows, {cell.attack for cell in cells if option_of(cell.attack) != NONE})
         some = True
         lines += [f"## {escaped(heading_of(block))}", ""]
         lines += [table_line(["attack", "defense", "model", *COLUMNS.values()])]
@@ -53,7 +68,8 @@ def render_stages(summary: Summary) -> str | None:
             lines.append(table_line([*names, *(_text(row.values[metric]) for metric in COLUMNS)]))
         lines.append("")
     lines.append(
-        "Percent. The true-class probability is the mean over triggered test images of the other classes than the target."
+        "Percent; averages are over attacks. "
+        "The true-class probability is the mean over triggered test images of the other classes than the target."
     )
     return "\n".join(lines) + "\n" if some else None
 
@@ -64,6 +80,14 @@ def _all_stages(cell: Cell) -> dict[str, Metrics]:
 
 def _statistic(values: Sequence[float | None]) -> Statistic | None:
     return statistic([value for value in values if value is not None])
+
+
+def _mean(values: Sequence[Statistic | None]) -> Statistic | None:
+    """The mean of the means; None where one is missing, or made of fewer seeds than another."""
+    found = [value for value in values if value is not None]
+    if len(found) < len(values) or len({value.n for value in found}) > 1:
+        return None
+    return Statistic(fmean(value.mean for value in found), None, len(found))
 
 
 def _text(value: Statistic | None) -> str:
