@@ -1,5 +1,6 @@
 """One cell: checked, run through its stages, recorded."""
 
+import json
 import time
 import traceback
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from ntml_bench.app.environment import environment
+from ntml_bench.app.failure import describe, is_out_of_memory
 from ntml_bench.app.settings import Settings
 from ntml_bench.app.stages import Stages
 from ntml_bench.data import ImageData
@@ -79,10 +81,9 @@ class Cell:
         try:
             self.store.get_or_make("cell", self.key, self._make)
         except Exception as error:
-            write_json(
-                self.failure_path,
-                {"error": f"{type(error).__name__}: {error}".splitlines()[0], "traceback": traceback.format_exc()},
-            )
+            self.write_failure(error)
+            if is_out_of_memory(error) and torch.cuda.is_available():
+                torch.cuda.empty_cache()  # for the cells after this one
             raise
         finally:
             self.stages.release()
@@ -91,6 +92,17 @@ class Cell:
         record = self.record()
         assert record is not None
         return record
+
+    def write_failure(self, error: Exception) -> None:
+        """Leave on disk what a run ended with."""
+        write_json(self.failure_path, {"error": describe(error), "traceback": "".join(traceback.format_exception(error))})
+
+    def failure(self) -> str | None:
+        """The line that a failed run ended with; None where there is none that can be read."""
+        try:
+            return str(json.loads(self.failure_path.read_text())["error"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def manifest_entry(self) -> dict[str, Any]:
         """What the table must know of a cell before it is done."""

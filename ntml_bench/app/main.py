@@ -7,6 +7,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -20,14 +21,19 @@ def run_cell(config: DictConfig) -> dict[str, float | None]:
     # Here, because they import torch, which `--help` and `--cfg` do without.
     from rich.console import Console
 
-    from ntml_bench.app.session import Session, add_to_manifest, share_processor
+    from ntml_bench.app.manifest import add_to_manifest
+    from ntml_bench.app.runners import runners_of
+    from ntml_bench.app.session import Session
     from ntml_bench.app.settings import read_settings
 
+    cluster = config.cluster.name
+    if cluster != "threads" and HydraConfig.get().mode == RunMode.RUN:
+        raise UserError(f"cluster={cluster} is for sweeps: add -m; a single cell runs where it is started")
     session = Session(1, Console())
     try:
         cell = session.cell(read_settings(config, HydraConfig.get().runtime.choices))
-        add_to_manifest(cell)
-        (record,) = session.run([cell], share_processor(cell.settings, single=True))
+        add_to_manifest([cell])
+        (record,) = session.run([cell], runners_of(cell.settings, single=True))
     finally:
         session.close()
     if record is None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ntml_bench.app.cluster import ClusterConfig, read_cluster
 from ntml_bench.attacks import ATTACKS, Attack
 from ntml_bench.data import DATASETS, Dataset
 from ntml_bench.defenses import DEFENSES, Defense
@@ -22,7 +23,7 @@ from ntml_bench.tracking import TrackingConfig
 from ntml_bench.training import TrainingConfig
 
 NO_VARIANT = "none"
-GROUPS = ("dataset", "model", "attack", "defense", "training", "tracking")
+GROUPS = ("dataset", "model", "attack", "defense", "training", "tracking", "cluster")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,9 @@ class GeneralConfig:
     `presets`: the family that the values come from; a table holds one only. `clean_budget`: share of the training set that
     the defender has clean. `defender_has_training_set`: whether defenses get the poisoned training set. `floor`: whether to
     measure a clean model under the trigger (one more model to train). `workers`: cells at a time (null: two on a CPU, one
-    on a GPU). `deterministic`: the same numbers on every run. `compile`: the trainings of victims and surrogates through
-    torch.compile. `sweep`: the name under which cells are collected. `imports`: modules that register methods from outside.
+    on a GPU, or on each GPU with cluster=local). `deterministic`: the same numbers on every run. `compile`: the trainings
+    of victims and surrogates through torch.compile. `sweep`: the name under which cells are collected. `imports`: modules
+    that register methods from outside.
     """
 
     presets: str
@@ -63,6 +65,7 @@ class Settings:
     defense: Defense
     training: TrainingConfig
     tracking: TrackingConfig
+    cluster: ClusterConfig
     labels: dict[str, str]
 
 
@@ -102,6 +105,7 @@ def read_settings(config: DictConfig, choices: Mapping[str, Any]) -> Settings:
         defense=_method(DEFENSES, values["defense"], "defense"),
         training=build(TrainingConfig, values["training"], "training"),
         tracking=build(TrackingConfig, values["tracking"], "tracking"),
+        cluster=read_cluster(values["cluster"]),
         labels=labels,
     )
 
