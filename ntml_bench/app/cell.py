@@ -1,11 +1,14 @@
 """One cell: checked, run through its stages, recorded."""
 
 import json
+import os
 import time
 import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import torch
@@ -22,6 +25,7 @@ from ntml_bench.errors import UserError
 from ntml_bench.evaluation import defense_effectiveness_rating
 from ntml_bench.models import Classifier, ModelConfig, make_classifier
 from ntml_bench.store import Artifact, Store, key_of, plain, write_json
+from ntml_bench.table.cells import failure_path, running_path
 
 RECORD_VERSION = 1
 RECORDED = ("presets", "seed", "clean_budget", "precision", "deterministic")
@@ -59,7 +63,12 @@ class Cell:
     @property
     def failure_path(self) -> Path:
         """Where the traceback of a failed run is."""
-        return self.store.root / f"cell-{self.key}.failed.json"
+        return failure_path(self.store, self.key)
+
+    @property
+    def running_path(self) -> Path:
+        """Where it says who runs the cell. It stays where that process was killed; whether it lives, the cell's lock tells."""
+        return running_path(self.store, self.key)
 
     def record(self) -> dict[str, Any] | None:
         """The record of a finished run, or None."""
@@ -80,14 +89,15 @@ class Cell:
         self._say = say
         try:
             self.store.get_or_make("cell", self.key, self._make)
+            self.running_path.unlink(missing_ok=True)
         except Exception as error:
             self.write_failure(error)
+            self.running_path.unlink(missing_ok=True)
             if is_out_of_memory(error) and torch.cuda.is_available():
                 torch.cuda.empty_cache()  # for the cells after this one
             raise
         finally:
             self.stages.release()
-        self.failure_path.unlink(missing_ok=True)
         # As the store holds it, so that a first run and a later one return the same to the letter.
         record = self.record()
         assert record is not None
@@ -131,6 +141,11 @@ class Cell:
 
     def _make(self) -> Artifact:
         start = time.perf_counter()
+        self.failure_path.unlink(missing_ok=True)
+        write_json(
+            self.running_path,
+            {"host": gethostname(), "process": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")},
+        )
         stages, settings = self.stages, self.settings
         victim = stages.victim()
         before = stages.evaluation("the victim", stages.victim_key, lambda: victim.model)

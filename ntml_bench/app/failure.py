@@ -14,8 +14,8 @@ def describe(error: Exception) -> str:
     if is_out_of_memory(error):
         where = "the GPU's" if isinstance(error, torch.OutOfMemoryError) else "the machine's"
         return f"out of memory, {where}: {LOWER}"
-    text = " ".join(str(error).split())
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+    text = " ".join((str(error).splitlines() or [""])[0].split())
+    return text if isinstance(error, UserError | CellLostError) else f"{type(error).__name__}: {text}"
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -25,7 +25,11 @@ def is_out_of_memory(error: Exception) -> bool:
     )
 
 
-class WorkerKilledError(RuntimeError):
+class CellLostError(RuntimeError):
+    """Whoever ran a cell ended before the cell did; the message says it all."""
+
+
+class WorkerKilledError(CellLostError):
     """A worker process ended before its cell did."""
 
     def __init__(self, exit_code: int | None, times: int) -> None:

@@ -81,8 +81,7 @@ def read_sweep(folder: Path) -> Sweep:
         entries = manifest["cells"]
         labels = label_cells(entries)
         family_of(entries, str(manifest["sweep"]))
-        # A folder of committed records can do without a store.
-        store = Store((folder / manifest.get("store", ".")).resolve())
+        store = _store(manifest, folder)
         cells: dict[tuple[Any, ...], Cell] = {}
         for entry, label in zip(entries, labels, strict=True):
             # A grid can name a cell twice (defense=none under two clean budgets): it is one run and counts once.
@@ -92,6 +91,16 @@ def read_sweep(folder: Path) -> Sweep:
         raise UserError(f"{folder} holds no {MANIFEST}; it is not the folder of a sweep") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} cannot be read as the manifest of a sweep ({type(error).__name__}: {error})") from None
+
+
+def store_of(folder: Path) -> Store:
+    """The store that the sweep in `folder` names, whose manifest can be read."""
+    return _store(json.loads((folder / MANIFEST).read_text()), folder)
+
+
+def _store(manifest: Mapping[str, Any], folder: Path) -> Store:
+    # A folder of committed records can do without a store.
+    return Store((folder / manifest.get("store", ".")).resolve())
 
 
 def _cell(entry: Mapping[str, Any], labels: tuple[str, str, str, str], folder: Path, store: Store) -> Cell:
@@ -108,7 +117,7 @@ def _cell(entry: Mapping[str, Any], labels: tuple[str, str, str, str], folder: P
         return Cell(**place, needs=needs, state="failed", error=_one_line(problem))
     if store.locked("cell", key):
         return Cell(**place, needs=needs, state="running")
-    failure = store.path("cell", key).with_name(f"cell-{key}.failed.json")
+    failure = failure_path(store, key)
     try:
         error = str(json.loads(failure.read_text())["error"])
     except FileNotFoundError:
@@ -116,6 +125,16 @@ def _cell(entry: Mapping[str, Any], labels: tuple[str, str, str, str], folder: P
     except (ValueError, KeyError, TypeError):
         error = f"{failure.name} cannot be read"
     return Cell(**place, needs=needs, state="failed", error=_one_line(error))
+
+
+def failure_path(store: Store, key: str) -> Path:
+    """Where the error and the traceback of a failed cell are."""
+    return store.root / f"cell-{key}.failed.json"
+
+
+def running_path(store: Store, key: str) -> Path:
+    """Where it says who runs a cell, or ran it when it was killed."""
+    return store.root / f".cell-{key}.running.json"
 
 
 def record_path(key: str, folder: Path, store: Store) -> Path:
