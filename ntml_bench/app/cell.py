@@ -3,6 +3,7 @@
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ntml_bench.defenses.base import CLEAN_BUDGET, POISONED_TRAINING_SET
 from ntml_bench.engine import Engine
 from ntml_bench.errors import UserError
 from ntml_bench.evaluation import defense_effectiveness_rating
+from ntml_bench.files import StorageError
 from ntml_bench.models import Classifier, ModelConfig, make_classifier
 from ntml_bench.store import Artifact, Store, key_of, plain, write_json
 
@@ -79,14 +81,17 @@ class Cell:
         try:
             self.store.get_or_make("cell", self.key, self._make)
         except Exception as error:
-            write_json(
-                self.failure_path,
-                {"error": f"{type(error).__name__}: {error}".splitlines()[0], "traceback": traceback.format_exc()},
-            )
+            # On a full disk this fails too; what is raised is what went wrong first.
+            with suppress(StorageError):
+                write_json(
+                    self.failure_path,
+                    {"error": f"{type(error).__name__}: {error}".splitlines()[0], "traceback": traceback.format_exc()},
+                )
             raise
         finally:
             self.stages.release()
-        self.failure_path.unlink(missing_ok=True)
+        with suppress(OSError):  # a finished cell can be read where nothing can be written
+            self.failure_path.unlink(missing_ok=True)
         # As the store holds it, so that a first run and a later one return the same to the letter.
         record = self.record()
         assert record is not None
