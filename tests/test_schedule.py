@@ -18,7 +18,7 @@ class FakeCell:
     def __init__(self, store: Store, victim: str, defense: str, needs_floor: bool = False) -> None:
         self.store = store
         self.name = f"{victim} x {defense}"
-        self.key = f"{victim}-{defense}"
+        self.key = f"{victim}_{defense}"
         self.needs_floor = needs_floor
         self.stages = type("Stages", (), {"victim_key": victim, "clean_key": "clean"})()
 

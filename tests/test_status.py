@@ -11,7 +11,7 @@ import pytest
 from table_records import entry, metrics, record, write, write_failure, write_sweep
 
 from ntml_bench.store import Store
-from ntml_bench.table.cells import failure_path, running_path
+from ntml_bench.table.manifest import failure_path, running_path
 from ntml_bench.table.status import CellStatus, main, seconds_left, status_of
 
 RUNNER = {"host": "node7", "process": 4711, "since": "2026-01-02T03:04:05+00:00"}

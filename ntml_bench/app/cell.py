@@ -5,6 +5,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -23,9 +24,10 @@ from ntml_bench.defenses.base import CLEAN_BUDGET, POISONED_TRAINING_SET
 from ntml_bench.engine import Engine
 from ntml_bench.errors import UserError
 from ntml_bench.evaluation import defense_effectiveness_rating
+from ntml_bench.files import StorageError
 from ntml_bench.models import Classifier, ModelConfig, make_classifier
 from ntml_bench.store import Artifact, Store, key_of, plain, write_json
-from ntml_bench.table.cells import failure_path, running_path
+from ntml_bench.table.manifest import failure_path, running_path
 
 RECORD_VERSION = 1
 RECORDED = ("presets", "seed", "clean_budget", "precision", "deterministic")
@@ -89,15 +91,20 @@ class Cell:
         self._say = say
         try:
             self.store.get_or_make("cell", self.key, self._make)
-            self.running_path.unlink(missing_ok=True)
         except Exception as error:
-            self.write_failure(error)
-            self.running_path.unlink(missing_ok=True)
+            # On a full disk this fails too; what is raised is what went wrong first.
+            with suppress(StorageError):
+                self.write_failure(error)
+            with suppress(OSError):
+                self.running_path.unlink(missing_ok=True)
             if is_out_of_memory(error) and torch.cuda.is_available():
                 torch.cuda.empty_cache()  # for the cells after this one
             raise
         finally:
             self.stages.release()
+        with suppress(OSError):  # a finished cell can be read where nothing can be written
+            self.running_path.unlink(missing_ok=True)
+            self.failure_path.unlink(missing_ok=True)
         # As the store holds it, so that a first run and a later one return the same to the letter.
         record = self.record()
         assert record is not None

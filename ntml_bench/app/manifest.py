@@ -1,6 +1,5 @@
 """The list of a sweep's cells on disk: what the table, the status and the housekeeping know a sweep by."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from filelock import FileLock
 from ntml_bench.app.cell import Cell
 from ntml_bench.app.settings import Settings
 from ntml_bench.store import write_json
-from ntml_bench.table.cells import MANIFEST
 from ntml_bench.table.family import family_of
+from ntml_bench.table.manifest import MANIFEST, SweepFolder
 
 
 def sweep_folder(settings: Settings) -> Path:
@@ -31,8 +30,7 @@ def add_to_manifest(cells: Sequence[Cell]) -> None:
     folder = sweep_folder(cells[0].settings)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".manifest.lock"):
-        path = folder / MANIFEST
-        known = json.loads(path.read_text())["cells"] if path.exists() else []
+        known = SweepFolder.open(folder).entries if (folder / MANIFEST).exists() else ()
         keys = {entry["key"] for entry in known}
         new = [cell.manifest_entry() for cell in cells if cell.key not in keys]
         if new:

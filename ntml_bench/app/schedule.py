@@ -35,6 +35,12 @@ class Task:
         else:
             self.cell.run(say)
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether there is nothing to be done: what is stored is whole."""
+        cell = self.cell
+        return cell.store.load(*(("victim", self.model_key) if self.clean else ("cell", cell.key))) is not None
+
     def record(self) -> dict[str, Any] | None:
         return None if self.clean else self.cell.record()
 

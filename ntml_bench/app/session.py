@@ -81,7 +81,7 @@ class Session:
 
     def _run_one(self, task: Task, runner: Runner) -> None:
         progress = self.progress.cell(task.name)
-        found = task.record() is not None
+        found = task.is_stored
         try:
             if not found:
                 runner.run(task, progress.say)

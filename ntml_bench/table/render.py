@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from uuid import uuid4
 
 from ntml_bench.errors import unknown
+from ntml_bench.files import write_file
 from ntml_bench.table.cells import read_sweep
 from ntml_bench.table.delimited import render_csv
 from ntml_bench.table.latex import render_latex
@@ -25,14 +25,13 @@ def render_sweep(
 ) -> Summary:
     """Read the sweep in `sweep_folder` and write its table into `target`, finished or not.
 
-    Raises UserError for a folder without a readable manifest and for an unknown format.
+    Raises UserError for a folder without a readable manifest, for an unknown format and where nothing can be written.
     """
     wanted = tuple(formats)
     for name in wanted:
         if name not in FILES:
             raise unknown("format", name, FORMATS)
     summary = summarise(read_sweep(sweep_folder))
-    target.mkdir(parents=True, exist_ok=True)
     for name in wanted:
         write_file(target / FILES[name], _rendered(name, summary, sections))
     stages = render_stages(summary) if "md" in wanted else None
@@ -51,10 +50,3 @@ def _rendered(name: str, summary: Summary, sections: Sections) -> bytes:
         return render_csv(summary).encode()
     render = {"md": render_markdown, "tex": render_latex, "html": render_html}[name]
     return render(summary, sections).encode()
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write so that a reader sees the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.tmp-{uuid4().hex}")
-    temporary.write_bytes(content)
-    temporary.replace(path)

@@ -11,8 +11,10 @@ from statistics import fmean
 from typing import Any
 
 from ntml_bench.errors import UserError
+from ntml_bench.files import read_json
 from ntml_bench.store import Store
-from ntml_bench.table.cells import Cell, failure_path, read_sweep, running_path, store_of
+from ntml_bench.table.cells import Cell, read_sweep
+from ntml_bench.table.manifest import SweepFolder, failure_path, running_path
 
 STATES = ("done", "running", "failed", "abandoned", "missing")
 """`abandoned`: somebody began the cell and is gone. It is known by the cell's lock, which the system frees with its process."""
@@ -52,7 +54,7 @@ class Status:
 def status_of(folder: Path) -> Status:
     """The states of the sweep in `folder`. Raises UserError as `read_sweep` does."""
     sweep = read_sweep(folder)
-    store = store_of(folder)
+    store = SweepFolder.open(folder).store
     cells = tuple(_status(cell, store) for cell in sweep.cells)
     counts = Counter(cell.state for cell in cells)
     return Status(
@@ -103,7 +105,7 @@ def _status(cell: Cell, store: Store) -> CellStatus:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
