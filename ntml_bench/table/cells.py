@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ntml_bench.errors import UserError
 from ntml_bench.store import RECORD, Store
 from ntml_bench.table.family import family_of
-from ntml_bench.table.labels import label_cells
+from ntml_bench.table.labels import Labels, label_cells
 
 MANIFEST = "manifest.json"
 RECORDS = "records"
@@ -28,6 +28,7 @@ class Metrics:
 
 
 NO_METRICS = Metrics(None, None, None)
+NO_OPTIONS = Labels("", "", "", "")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Cell:
     test_images: int | None = None
     stages: Mapping[str, Metrics] = field(default_factory=dict, hash=False)
     """Models between the stages of the defense, which it had measured."""
+    options: Labels = NO_OPTIONS
+    """The names of the chosen options, without the settings that the labels tell cells apart by."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def _cell(entry: Mapping[str, Any], labels: tuple[str, str, str, str], folder: P
     key, seed, needs = str(entry["key"]), int(entry["seed"]), tuple(entry.get("needs") or ())
     place = {"key": key, "dataset": dataset, "model": model, "attack": attack, "defense": defense, "seed": seed}
     place["settings"] = entry.get("settings") or {}
+    place["options"] = Labels(*(str(entry[group]) for group in Labels._fields))
     try:
         record = _record(key, folder, store)
         if record is not None:

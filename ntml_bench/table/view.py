@@ -1,6 +1,6 @@
 """What every rendering shows, as text: headers, the words in a cell, the caption, the list of what is unfinished."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -174,9 +174,13 @@ def legend(summary: Summary, sections: Sections, best_mark: str) -> list[str]:
             codes.append("0: nothing")
         lines.append(f"What a defense needs besides the model: {'; '.join(codes)}.")
     lines += _origin(summary)
-    options = {option_of(defense) for block in summary.blocks for defense in block.defenses}
-    lines += [text for name, text in RECONSTRUCTIONS.items() if name in options]
-    return lines
+    return lines + reconstructions(summary.blocks)
+
+
+def reconstructions(blocks: Iterable[Block]) -> list[str]:
+    """What must be said of the defenses that are shown."""
+    options = {option_of(defense) for block in blocks for defense in block.defenses}
+    return [text for name, text in RECONSTRUCTIONS.items() if name in options]
 
 
 def _origin(summary: Summary) -> list[str]:
