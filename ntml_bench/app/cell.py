@@ -19,6 +19,7 @@ from ntml_bench.engine import Engine
 from ntml_bench.errors import UserError
 from ntml_bench.evaluation import defense_effectiveness_rating
 from ntml_bench.models import Classifier, ModelConfig, make_classifier
+from ntml_bench.objective import CLEAN_BUDGET_ACCURACY, metric_of
 from ntml_bench.store import Artifact, Store, key_of, plain, write_json
 
 RECORD_VERSION = 1
@@ -91,6 +92,16 @@ class Cell:
         record = self.record()
         assert record is not None
         return record
+
+    def objective(self, record: dict[str, Any]) -> float | None:
+        """What `objective` names, in percent, of this cell and its record; None where it names nothing."""
+        name = self.settings.general.objective
+        if name is None:
+            return None
+        if name == CLEAN_BUDGET_ACCURACY:
+            return self.stages.clean_budget_accuracy()
+        metric = metric_of(name)
+        return record[metric] if metric in record else record["after"][metric]
 
     def manifest_entry(self) -> dict[str, Any]:
         """What the table must know of a cell before it is done."""

@@ -71,6 +71,8 @@ class Sweep:
 
     name: str
     cells: tuple[Cell, ...]
+    objective: str | None = None
+    """What was searched for, where the cells are the trials of a search."""
 
 
 def read_sweep(folder: Path) -> Sweep:
@@ -90,7 +92,7 @@ def read_sweep(folder: Path) -> Sweep:
         for entry, label in zip(entries, labels, strict=True):
             # A grid can name a cell twice (defense=none under two clean budgets): it is one run and counts once.
             cells.setdefault((label, entry["seed"], entry["key"]), _cell(entry, label, folder, store))
-        return Sweep(str(manifest["sweep"]), tuple(cells.values()))
+        return Sweep(str(manifest["sweep"]), tuple(cells.values()), manifest.get("objective"))
     except FileNotFoundError:
         raise UserError(f"{folder} holds no {MANIFEST}; it is not the folder of a sweep") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

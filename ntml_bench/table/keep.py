@@ -30,4 +30,4 @@ def keep_sweep(folder: Path, target: Path) -> None:
     (target / RECORDS).mkdir(parents=True)
     for key in dict.fromkeys(cell.key for cell in sweep.cells):
         shutil.copyfile(record_path(key, folder, store), target / RECORDS / f"{key}.json")
-    write_json(target / MANIFEST, {"sweep": manifest["sweep"], "cells": manifest["cells"]})
+    write_json(target / MANIFEST, {key: manifest[key] for key in ("sweep", "cells", "objective") if key in manifest})

@@ -86,6 +86,8 @@ class Summary:
     sweep: str
     cells: tuple[Cell, ...]
     blocks: tuple[Block, ...]
+    objective: str | None = None
+    """What was searched for, where the cells are the trials of a search."""
 
     def count(self, state: str) -> int:
         return sum(cell.state == state for cell in self.cells)
@@ -102,7 +104,7 @@ def summarise(sweep: Sweep) -> Summary:
     """The table of a sweep; blocks, rows and columns in the order of the grid."""
     places = dict.fromkeys((cell.dataset, cell.model) for cell in sweep.cells)
     blocks = [_block(*place, [cell for cell in sweep.cells if (cell.dataset, cell.model) == place]) for place in places]
-    return Summary(sweep.name, sweep.cells, tuple(blocks))
+    return Summary(sweep.name, sweep.cells, tuple(blocks), sweep.objective)
 
 
 def statistic(values: Sequence[float]) -> Statistic | None:

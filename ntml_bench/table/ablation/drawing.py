@@ -20,7 +20,7 @@ from ntml_bench.table.ablation.data import Ablation
 from ntml_bench.table.ablation.lines import Line, Panel, Plot
 from ntml_bench.table.ablation.styles import INK, QUIET, Style, label_of, styles_of
 from ntml_bench.table.summary import Statistic
-from ntml_bench.table.view import LEGEND, SHORT, Sections, reconstructions, status
+from ntml_bench.table.view import LEGEND, SHORT, Sections, reconstructions, searched, status
 
 PANEL_WIDTH, PANEL_HEIGHT = 3.7, 2.15
 MARGIN, LEFT, ACROSS, DOWN, LINE = 0.25, 0.62, 0.72, 0.56, 0.17
@@ -151,5 +151,6 @@ def _notes(plot: Plot, ablation: Ablation, metrics: Sequence[str]) -> list[str]:
     return [
         f"{places}; {bars} Over {plot.across.name}{steps}.",
         " ".join(f"{SHORT[metric]}: {LEGEND[SHORT[metric]]}." for metric in metrics),
+        *searched(ablation.summary),
         *reconstructions(blocks),
     ]
