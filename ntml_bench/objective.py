@@ -2,7 +2,7 @@
 
 A search that looks at the test set overstates what it finds, so an objective of the test set is called an oracle wherever it
 is written. `dataset.holdout` measures on training images that were held out: then nothing of the test set is read, but the
-trigger is known. A defender has neither; what a defender can see is the clean budget. Of all objectives the higher is the better.
+trigger is known. A defender has neither; what a defender can see is the clean budget. The higher, the better, for all of them.
 """
 
 from ntml_bench.errors import UserError, unknown
@@ -18,9 +18,8 @@ WITHOUT_ATTACK = ("clean_accuracy",)
 def check_objective(name: str, holdout: float, attack: str, defense: str) -> None:
     """Raise UserError for an objective that is none, is not called what it is here, or has no value in such a cell."""
     right = HOLDOUT if holdout > 0 else ORACLE
-    where = f"here (dataset.holdout={holdout:g}) it is measured on " + (
-        "held-out training images" if holdout else "the test set"
-    )
+    images = "held-out training images" if holdout > 0 else "the test set"
+    where = f"with dataset.holdout={holdout:g} it is measured on {images}"
     if name in MEASURED:
         raise UserError(f"objective is '{name}', but {where}: write objective={right}{name}")
     if name not in OBJECTIVES:

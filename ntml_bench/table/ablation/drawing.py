@@ -33,7 +33,17 @@ APART = 0.09
 
 
 def draw(plot: Plot, ablation: Ablation, sections: Sections, kind: str) -> bytes:
-    """The image file, `png` or `pdf`; its columns are the metrics of the first of the sections."""
+    """The image file, `png` or `pdf`."""
+    file = BytesIO()
+    # No date, so that the same table is the same file. 42: letters as fonts that journals take.
+    with rc_context({"pdf.fonttype": 42}):
+        metadata = {"Software": None} if kind == "png" else {"CreationDate": None}
+        figure_of(plot, ablation, sections).savefig(file, format=kind, metadata=metadata)
+    return file.getvalue()
+
+
+def figure_of(plot: Plot, ablation: Ablation, sections: Sections) -> Figure:
+    """The figure; its columns are the metrics of the first of the sections."""
     metrics, styles, axis = sections[0], styles_of(plot), axis_of(plot.across)
     rows, columns = len(plot.panels), len(metrics)
     width = max(LEFT + columns * (PANEL_WIDTH + ACROSS), 6.0)
@@ -70,11 +80,7 @@ def draw(plot: Plot, ablation: Ablation, sections: Sections, kind: str) -> bytes
                 axes.set_xlabel(plot.across.name, fontsize=9, color=INK, parse_math=False)
     for index, line in enumerate(notes):
         write(MARGIN, height - MARGIN / 2 - LINE * (len(notes) - 1 - index), line, 7.5, QUIET)
-    file = BytesIO()
-    # No date, so that the same table is the same file. 42: letters as fonts that journals take.
-    with rc_context({"pdf.fonttype": 42}):
-        figure.savefig(file, format=kind, metadata={"Software": None} if kind == "png" else {"CreationDate": None})
-    return file.getvalue()
+    return figure
 
 
 def _draw_panel(axes: Axes, panel: Panel, metric: str, axis: Axis, lines: Sequence[tuple[Line, Style]]) -> None:

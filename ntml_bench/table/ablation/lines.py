@@ -66,7 +66,8 @@ def plot_of(ablation: Ablation) -> Plot | str:
     if second and len(second.values) > MOST_LINES:
         return f"{second.name} has {len(second.values)} values beside those of {across.name}; a panel shows {MOST_LINES} lines"
     panels = [panel for part in ablation.parts for panel in _panels(part, ranked)]
-    if all(len(line.points) < 2 for panel in panels for line in panel.lines):
+    lines = [line for panel in panels for line in panel.lines]
+    if all(len(line.points) < 2 for line in [line for line in lines if line.kind == "defense"] or lines):
         return f"no line over {across.name} has two points"
     return Plot(across, second, tuple(panels))
 
