@@ -20,6 +20,7 @@ class FakeCell:
         self.name = f"{victim} x {defense}"
         self.key = f"{victim}_{defense}"
         self.needs_floor = needs_floor
+        self.searched = False
         self.stages = type("Stages", (), {"victim_key": victim, "clean_key": "clean"})()
 
     def record(self) -> Any:

@@ -26,6 +26,7 @@ from ntml_bench.errors import UserError
 from ntml_bench.evaluation import defense_effectiveness_rating
 from ntml_bench.files import StorageError
 from ntml_bench.models import Classifier, ModelConfig, make_classifier
+from ntml_bench.objective import CLEAN_BUDGET_ACCURACY, metric_of
 from ntml_bench.store import Artifact, Store, key_of, plain, write_json
 from ntml_bench.table.manifest import failure_path, running_path
 
@@ -120,6 +121,21 @@ class Cell:
             return str(json.loads(self.failure_path.read_text())["error"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    @property
+    def searched(self) -> bool:
+        """Whether the cell is a trial of a search."""
+        return self.settings.general.objective is not None
+
+    def objective(self, record: dict[str, Any]) -> float | None:
+        """What `objective` names, in percent, of this cell and its record; None where it names nothing."""
+        name = self.settings.general.objective
+        if name is None:
+            return None
+        if name == CLEAN_BUDGET_ACCURACY:
+            return self.stages.clean_budget_accuracy()
+        metric = metric_of(name)
+        return record[metric] if metric in record else record["after"][metric]
 
     def manifest_entry(self) -> dict[str, Any]:
         """What the table must know of a cell before it is done."""

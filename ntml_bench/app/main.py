@@ -16,8 +16,11 @@ from ntml_bench.app.explain import explain
 from ntml_bench.errors import UserError
 
 
-def run_cell(config: DictConfig) -> dict[str, float | None]:
-    """The task of a single run, and of each job of a launcher that starts processes of its own."""
+def run_cell(config: DictConfig) -> dict[str, float | None] | float:
+    """The task of a single run, and of each job of a launcher that starts processes of its own.
+
+    Returns the objective, where there is one: a sweeper that searches waits for it.
+    """
     # Here, because they import torch, which `--help` and `--cfg` do without.
     from rich.console import Console
 
@@ -38,7 +41,8 @@ def run_cell(config: DictConfig) -> dict[str, float | None]:
         session.close()
     if record is None:
         raise UserError(f"the cell failed: {session.failed[0]}\nIts traceback: {cell.failure_path}")
-    return record["after"]
+    objective = cell.objective(record)
+    return record["after"] if objective is None else objective
 
 
 def main() -> None:

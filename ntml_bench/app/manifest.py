@@ -22,7 +22,7 @@ def write_manifest(cells: Sequence[Cell]) -> None:
 
     Raises UserError for cells of two families.
     """
-    _write(sweep_folder(cells[0].settings), [cell.manifest_entry() for cell in cells])
+    _write(cells[0].settings, [cell.manifest_entry() for cell in cells])
 
 
 def add_to_manifest(cells: Sequence[Cell]) -> None:
@@ -34,9 +34,13 @@ def add_to_manifest(cells: Sequence[Cell]) -> None:
         keys = {entry["key"] for entry in known}
         new = [cell.manifest_entry() for cell in cells if cell.key not in keys]
         if new:
-            _write(folder, [*known, *new])
+            _write(cells[0].settings, [*known, *new])
 
 
-def _write(folder: Path, entries: list[dict[str, Any]]) -> None:
+def _write(settings: Settings, entries: list[dict[str, Any]]) -> None:
+    folder = sweep_folder(settings)
     family_of(entries, folder.name)
-    write_json(folder / MANIFEST, {"sweep": folder.name, "store": "../../store", "cells": entries})
+    manifest = {"sweep": folder.name, "store": "../../store", "cells": entries}
+    if settings.general.objective is not None:
+        manifest["objective"] = settings.general.objective
+    write_json(folder / MANIFEST, manifest)

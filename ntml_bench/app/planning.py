@@ -39,11 +39,19 @@ def planned(
 
 
 def ended(session: Session, cells: Sequence[Cell], returns: Sequence[JobReturn]) -> None:
-    """Write the table and hand the records to Hydra. Raises UserError where cells failed."""
+    """Write the table and hand to Hydra what a sweeper waits for: the objective, where there is one, else the records.
+
+    Raises UserError where cells failed; to a search a failed cell is a failed trial, which the others outlive.
+    """
+    searching = cells[0].searched
     for result, cell in zip(returns, cells, strict=True):
-        result.return_value = cell.record()
+        record = cell.record()
         result.status = JobStatus.COMPLETED
-    session.render(cells[0].settings)
-    if session.failed:
+        result.return_value = record if record is None or not searching else cell.objective(record)
+        if searching and record is None:
+            result.status = JobStatus.FAILED
+            result.return_value = UserError(f"{cell.name} failed; its traceback: {cell.failure_path}")
+    session.render(cells[0].settings, quiet=searching)
+    if session.failed and not searching:
         lines = "\n  ".join(session.failed)
         raise UserError(f"{len(session.failed)} of {len(cells)} cells failed; the same command runs these again:\n  {lines}")

@@ -33,12 +33,15 @@ class Task:
         if self.clean:
             self.cell.train_clean(say)
         else:
-            self.cell.run(say)
+            # The objective, too, where the data are: who asks for it later finds it in the store.
+            self.cell.objective(self.cell.run(say))
 
     @property
     def is_stored(self) -> bool:
         """Whether there is nothing to be done: what is stored is whole."""
         cell = self.cell
+        if cell.searched and not self.clean:
+            return False  # the objective may be missing
         return cell.store.load(*(("victim", self.model_key) if self.clean else ("cell", cell.key))) is not None
 
     def record(self) -> dict[str, Any] | None:

@@ -98,11 +98,13 @@ class Session:
         else:
             progress.done(record, found)
 
-    def render(self, settings: Settings) -> None:
-        """Write the sweep's table in all formats, print it, track it."""
+    def render(self, settings: Settings, quiet: bool = False) -> None:
+        """Write the sweep's table in all formats; print it and track it, unless it is one of many on the way (`quiet`)."""
         general = settings.general
         target = Path(general.outputs) / "tables" / general.sweep
         summary = render_sweep(sweep_folder(settings), target)
+        if quiet:
+            return
         self._tracker_of(settings).log_table(summary, target / "table.png")
         print_table(summary, self.console)
         self.console.print(f"Table written to {target}", highlight=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from ntml_bench.errors import UserError
 from ntml_bench.files import StorageError
 from ntml_bench.integrity import DamagedError
 from ntml_bench.table.family import family_of
-from ntml_bench.table.labels import label_cells
+from ntml_bench.table.labels import Labels, label_cells
 from ntml_bench.table.manifest import MANIFEST, SweepFolder
 
 LARGEST_NUMBER = 1e15
@@ -28,6 +28,7 @@ class Metrics:
 
 
 NO_METRICS = Metrics(None, None, None)
+NO_OPTIONS = Labels("", "", "", "")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Cell:
     test_images: int | None = None
     stages: Mapping[str, Metrics] = field(default_factory=dict, hash=False)
     """Models between the stages of the defense, which it had measured."""
+    options: Labels = NO_OPTIONS
+    """The names of the chosen options, without the settings that the labels tell cells apart by."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Sweep:
 
     name: str
     cells: tuple[Cell, ...]
+    objective: str | None = None
+    """What was searched for, where the cells are the trials of a search."""
 
 
 def read_sweep(folder: Path) -> Sweep:
@@ -85,7 +90,7 @@ def read_sweep(folder: Path) -> Sweep:
     for entry, label in zip(sweep.entries, labels, strict=True):
         # A grid can name a cell twice (defense=none under two clean budgets): it is one run and counts once.
         cells.setdefault((label, entry["seed"], entry["key"]), _cell(entry, label, sweep))
-    return Sweep(sweep.name, tuple(cells.values()))
+    return Sweep(sweep.name, tuple(cells.values()), sweep.objective)
 
 
 def _cell(entry: Mapping[str, Any], labels: tuple[str, str, str, str], sweep: SweepFolder) -> Cell:
@@ -93,6 +98,7 @@ def _cell(entry: Mapping[str, Any], labels: tuple[str, str, str, str], sweep: Sw
     key, seed, needs = entry["key"], entry["seed"], tuple(entry.get("needs") or ())
     place = {"key": key, "dataset": dataset, "model": model, "attack": attack, "defense": defense, "seed": seed}
     place["settings"] = entry.get("settings") or {}
+    place["options"] = Labels(*(str(entry[group]) for group in Labels._fields))
     try:
         record = sweep.record(entry)
         if record is not None:

@@ -29,7 +29,9 @@ def keep_sweep(folder: Path, target: Path) -> None:
     source = SweepFolder.open(folder)
     records = {entry["key"]: source.record(entry) for entry in source.entries}
     files = {f"{RECORDS}/{key}.json": record for key, record in records.items()}
-    files[MANIFEST] = {"sweep": source.name, "cells": list(source.entries)}
+    files[MANIFEST] = {"sweep": source.name, "cells": list(source.entries)} | (
+        {"objective": source.objective} if source.objective is not None else {}
+    )
     temporary = temporary_path(target)
     try:
         for name, value in files.items():

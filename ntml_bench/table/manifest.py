@@ -31,6 +31,8 @@ class SweepFolder:
     name: str
     entries: tuple[dict[str, Any], ...]
     store: Store
+    objective: str | None
+    """What the cells were chosen by, where a search made them."""
     kept: Sealed | None
     """Records beside the manifest, as `ntml-table --keep` leaves them."""
 
@@ -44,10 +46,13 @@ class SweepFolder:
             store = manifest.get("store", ".")
             if store not in STORES:
                 raise ValueError(f"its store is {store!r:.80}; allowed: {', '.join(STORES)}")
+            objective = manifest.get("objective")
+            if not isinstance(objective, str | None):
+                raise ValueError(f"its objective is {objective!r:.80}")
             name, entries = str(manifest["sweep"]), tuple(_checked(entry) for entry in manifest["cells"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} cannot be read as the manifest of a sweep ({type(error).__name__}: {error})") from None
-        return cls(folder, name, entries, Store((folder / store).resolve()), kept)
+        return cls(folder, name, entries, Store((folder / store).resolve()), objective, kept)
 
     def record(self, entry: Mapping[str, Any]) -> dict[str, Any] | None:
         """The record of a done cell, beside the manifest or in the store; None where there is none.
