@@ -1,6 +1,7 @@
 """What stands in `conf` and `sweeps`: every file is used, and every sweep composes and names its family."""
 
 import re
+from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
@@ -40,13 +41,19 @@ OPTUNA = dict.fromkeys(("sampler", "direction", "storage", "study_name", "n_tria
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _sweeps_are_found() -> None:
+def _sweeps_are_found() -> Iterator[None]:
     """As in the application, which registers this plugin itself."""
     Plugins.instance().register(SweepsOnSearchPath)
-    if find_spec("hydra_plugins.hydra_optuna_sweeper") is None:
-        # The settings of the extra's sweeper, so that sweeps compose without it.
-        node = {**OPTUNA, "_target_": "", "sampler": {"seed": None}, "params": {}}
-        ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=node, provider="tests")
+    if find_spec("hydra_plugins.hydra_optuna_sweeper") is not None:
+        yield
+        return
+    # The settings of the extra's sweeper, so that sweeps compose without it.
+    store = ConfigStore.instance()
+    node = {**OPTUNA, "_target_": "", "sampler": {"seed": None}, "params": {}}
+    store.store(group="hydra/sweeper", name="optuna", node=node, provider="tests")
+    yield
+    # Other tests of the same process see what is installed.
+    del store.repo["hydra"]["sweeper"]["optuna.yaml"]
 
 
 def values_of(space: str) -> list[str]:
