@@ -97,6 +97,16 @@ def test_a_variant_changes_the_defense_and_stands_behind_its_name(path: Path) ->
     usual = settings_of("config", "defense=nt_ml")
     assert settings.defense.config != usual.defense.config
     assert usual.labels["defense"] == "nt_ml"
+    config = OmegaConf.to_container(composed("config", ["defense=nt_ml", f"variant={path.stem}"]))
+    assert isinstance(config, dict)
+    found = flat(config)
+    # What it says arrives: nothing that is composed later takes it back.
+    package = "defense." if "@package defense" in path.read_text() else ""
+    written = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(written, dict)
+    written.pop("defaults", None)
+    for key, value in flat(written).items():
+        assert found[package + key] == value
 
 
 @pytest.mark.parametrize("name", SWEEPS)
