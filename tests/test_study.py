@@ -19,16 +19,28 @@ __all__ = ["workplace"]
 
 INSTALLED = importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is not None
 ORACLE = "oracle_defense_effectiveness_rating"
-SMALL_STUDY = (
-    "-cn",
-    "optuna_nt_ml",
-    *SMALL,
-    "floor=false",
-    "objective=" + ORACLE,
-    "dataset.holdout=0",
-    "hydra.sweeper.n_trials=3",
-    "hydra.sweeper.params={attack:badnets,defense:i_bau,defense.learning_rate:'interval(0.0001,0.001)',seed:'0'}",
-)
+SMALL_STUDY = """
+defaults:
+  - config
+  - override hydra/sweeper: optuna
+  - _self_
+sweep: study
+objective: oracle_defense_effectiveness_rating
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    _target_: hydra_plugins.ntml_bench_optuna.Study
+    sampler:
+      seed: 0
+    direction: maximize
+    n_trials: 3
+    n_jobs: 2
+    max_failure_rate: 1.0
+    params:
+      attack: badnets
+      defense: i_bau
+      defense.learning_rate: interval(0.0001, 0.001)
+"""
 
 
 class Launched:
@@ -127,7 +139,10 @@ def test_a_study_end_to_end_goes_on_where_it_was_and_outlives_a_failure(
 ) -> None:
     from ntml_bench.defenses.i_bau import IBAU
 
-    folder = workplace / "outputs" / "sweeps" / "optuna_nt_ml"
+    (workplace / "mine").mkdir()
+    (workplace / "mine" / "study.yaml").write_text(SMALL_STUDY)
+    arguments = ("-cd", "mine", "-cn", "study", *SMALL)
+    folder = workplace / "outputs" / "sweeps" / "study"
     purify, calls = IBAU.purify, []
 
     def fails_once(*arguments: Any) -> Any:
@@ -138,24 +153,24 @@ def test_a_study_end_to_end_goes_on_where_it_was_and_outlives_a_failure(
 
     with monkeypatch.context() as patch:
         patch.setattr(IBAU, "purify", fails_once)
-        first = bench(*SMALL_STUDY)
+        first = bench(*arguments)
     assert first.code == 0, first.errors
     outcome: Any = OmegaConf.load(folder / "optimization_results.yaml")
     assert (outcome.objective, outcome.trials, outcome.failed_trials) == (ORACLE, 3, 1)
-    trials = list(csv.DictReader((folder / "trials.csv").open()))
+    trials = list(csv.DictReader((folder / "trials.csv").read_text().splitlines()))
     assert sorted(trial["state"] for trial in trials) == ["completed", "completed", "failed"]
     values = [trial[ORACLE] for trial in trials if trial["state"] == "completed"]
     assert f"{outcome.best_value:.2f}" == max(values, key=float)
     # All batches are in the table, which says what was searched for.
-    assert len(rows("optuna_nt_ml")) == 3
-    done = {row["defense_effectiveness_rating"] for row in rows("optuna_nt_ml") if row["state"] == "done"}
+    assert len(rows("study")) == 3
+    done = {row["defense_effectiveness_rating"] for row in rows("study") if row["state"] == "done"}
     assert done == set(values)
-    tables = workplace / "outputs" / "tables" / "optuna_nt_ml"
+    tables = workplace / "outputs" / "tables" / "study"
     assert "an oracle: it reads the test set" in (tables / "ablation.md").read_text()
     # The seed of the sampler makes the same first batch, which is stored but for what failed.
-    again = bench(*SMALL_STUDY)
+    again = bench(*arguments)
     assert again.code == 0, again.errors
     assert again.output.count("(stored)") >= 1
-    second = list(csv.DictReader((folder / "trials.csv").open()))
+    second = list(csv.DictReader((folder / "trials.csv").read_text().splitlines()))
     assert [trial["defense.learning_rate"] for trial in second[:2]] == [trial["defense.learning_rate"] for trial in trials[:2]]
     assert {trial["state"] for trial in second} == {"completed"}
