@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -47,6 +48,22 @@ def write_file(path: Path, content: bytes) -> None:
         except BaseException:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+            raise
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Move a folder to where there is nothing, so that a reader sees none of it or all, from another disk too.
+
+    Raises StorageError, and then leaves nothing behind.
+    """
+    temporary = temporary_path(target)
+    with storage("write", target):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(source, temporary)
+            temporary.replace(target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
             raise
 
 

@@ -20,7 +20,7 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from ntml_bench.checkpoint import Checkpoint
-from ntml_bench.files import StorageError, storage, temporary_path, write_file
+from ntml_bench.files import StorageError, move_folder, storage, temporary_path, write_file
 from ntml_bench.integrity import CHECKSUMS, DamagedError, Sealed, seal
 
 if TYPE_CHECKING:
@@ -56,6 +56,10 @@ class Artifact:
 
     record: dict[str, Any]
     tensors: "dict[str, Tensor]"
+
+
+class LockedError(Exception):
+    """Some process is at work on the artifact."""
 
 
 class Store:
@@ -138,17 +142,34 @@ class Store:
             checkpoint.remove()  # a kill between the artifact and its removal left it
         return found
 
+    def place(self, name: str, key: str, folder: Path) -> bool:
+        """Move a folder that holds this artifact into the store, unless there is a sound one; whether it was moved.
+
+        Raises StorageError.
+        """
+        with self.lock(name, key):
+            if self._read_or_set_aside(name, key) is not None:
+                return False
+            move_folder(folder, self.path(name, key))
+            return True
+
     def checkpoint(self, name: str, key: str) -> Checkpoint:
         """Where the training that an artifact is made by leaves its state; removed when the artifact is written."""
         return Checkpoint(self._beside(name, key, "checkpoint"))
 
     @contextmanager
-    def lock(self, name: str, key: str) -> Iterator[None]:
-        """Held by one process at a time; the operating system frees it when that process ends, however it ends."""
+    def lock(self, name: str, key: str, *, wait: bool = True) -> Iterator[None]:
+        """Held by one process at a time; the operating system frees it when that process ends, however it ends.
+
+        Raises LockedError where it is held and `wait` is false.
+        """
         lock = FileLock(self._lock_path(name, key))
         with storage("write to", self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            try:
+                lock.acquire(timeout=None if wait else 0)
+            except Timeout:
+                raise LockedError(f"{name}-{key}") from None
         try:
             yield
         finally:
@@ -181,7 +202,7 @@ class Store:
             aside = self.root / f".damaged-{path.name}-{uuid4().hex[:8]}"
             with storage("set aside", path):
                 path.replace(aside)
-            self.warn(f"{path} is damaged: {error}. It is set aside as {aside.name} and made anew.")
+            self.warn(f"{path} is damaged: {error}. It is set aside as {aside.name}; another takes its place.")
             return None
 
     def _write(self, name: str, key: str, artifact: Artifact) -> None:

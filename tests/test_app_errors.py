@@ -40,6 +40,8 @@ MISTAKES = {
     "dataset=cifar10 dataset.root=nowhere": ["nowhere"],
     "sweep=a/b": ["sweep is 'a/b'"],
     "imports=[no_such_module]": ["no_such_module"],
+    "imports=[stripe.py/x]": ["imports names 'stripe.py/x'"],
+    "attack.target_class=${nothing}": ["a setting refers to what is not there", "nothing"],
 }
 
 

@@ -80,8 +80,12 @@ class Cell:
     @property
     def needs_floor(self) -> bool:
         """Whether a clean model is measured under the trigger, and that is not done yet."""
-        general, attack = self.settings.general, self.settings.attack
-        return general.floor and attack.config.name != "none" and self.record() is None
+        return self.has_floor and self.record() is None
+
+    @property
+    def has_floor(self) -> bool:
+        """Whether the cell's record holds what a clean model does under the trigger."""
+        return self.settings.general.floor and self.settings.attack.config.name != "none"
 
     def train_clean(self, say: Callable[[str], None]) -> None:
         """Make the clean model of the floor, unless it is stored. A failure shows in the cells that need it."""
@@ -145,6 +149,7 @@ class Cell:
             "seed": self.settings.general.seed,
             "needs": list(self.settings.defense.needs),
             "settings": self.resolved_settings(),
+            "artifacts": self.stages.artifacts(self.has_floor),
             **{group: labels[group] for group in ("dataset", "model", "attack", "defense")},
         }
 

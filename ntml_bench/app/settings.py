@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ntml_bench.app.cluster import ClusterConfig, read_cluster
 from ntml_bench.attacks import ATTACKS, Attack
@@ -76,10 +77,13 @@ def read_settings(config: DictConfig, choices: Mapping[str, Any]) -> Settings:
 
     Raises UserError.
     """
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise UserError(f"missing setting: {', '.join(missing)}")
-    values = OmegaConf.to_container(config, resolve=True)
+    try:
+        missing = sorted(OmegaConf.missing_keys(config))
+        if missing:
+            raise UserError(f"missing setting: {', '.join(missing)}")
+        values = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"a setting refers to what is not there: {str(error).splitlines()[0]}") from None
     assert isinstance(values, dict)
     general_keys = [entry.name for entry in fields(GeneralConfig)]
     for key in values:
@@ -135,6 +139,8 @@ def import_extensions(modules: list[str]) -> None:
     if modules and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     for name in modules:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise UserError(f"imports names {name!r}; it holds names of modules, as in an import of Python")
         try:
             import_module(name)
         except ModuleNotFoundError as error:

@@ -84,6 +84,7 @@ class Stages:
         self.clean_key = key_of({"stage": "victim", "attack": None, **self._recipe})
         self.victim_key = self._victim_key(settings.attack)
         self.purified_key = self._purified_key()
+        self.surrogate_key = key_of({"stage": "surrogate", **self._recipe})
 
     def _victim_key(self, attack: Attack) -> str:
         if attack.config.name == "none":
@@ -103,6 +104,22 @@ class Stages:
                 "clean_budget": general.clean_budget if CLEAN_BUDGET in defense.needs else None,
             }
         )
+
+    def _evaluation_key(self, model_key: str) -> str:
+        return key_of({"stage": "evaluation", "engine": ENGINE_VERSION, "model": model_key, "victim": self.victim_key})
+
+    def artifacts(self, floor: bool) -> list[str]:
+        """The artifacts that the cell may be made from, so that whoever tidies the store knows what is still needed.
+
+        A surrogate is named for every attack of its recipe; only some of them train one.
+        """
+        models = {"victim": [self.victim_key], "purified": [], "surrogate": [self.surrogate_key]}
+        if self.purified_key != self.victim_key:
+            models["purified"] = [self.purified_key]
+        if floor:
+            models["victim"].append(self.clean_key)
+        models["evaluation"] = [self._evaluation_key(key) for key in (*models["victim"], *models["purified"])]
+        return sorted({f"{name}-{key}" for name, keys in models.items() for key in keys})
 
     def victim(self) -> Victim:
         """The backdoored model of the cell's attack."""
@@ -135,8 +152,7 @@ class Stages:
             metrics = self._measure(model())
             return Artifact({"metrics": metrics, "seconds": time.perf_counter() - start}, {})
 
-        key = key_of({"stage": "evaluation", "engine": ENGINE_VERSION, "model": model_key, "victim": self.victim_key})
-        return self.store.get_or_make("evaluation", key, make).record
+        return self.store.get_or_make("evaluation", self._evaluation_key(model_key), make).record
 
     def clean_budget_accuracy(self) -> float:
         """Percent of the defender's clean images that the purified model classifies right; a defense has trained on them."""
@@ -230,8 +246,7 @@ class Stages:
 
     def _attack_context(self) -> AttackContext:
         def surrogate() -> nn.Module:
-            key = key_of({"stage": "surrogate", **self._recipe})
-            artifact = self.store.get_or_make("surrogate", key, lambda: self._train_surrogate(key))
+            artifact = self.store.get_or_make("surrogate", self.surrogate_key, self._train_surrogate)
             return InEngine(self.engine, self._model_from(artifact.tensors))
 
         def fine_tune(model: nn.Module, split: Split, epochs: int, learning_rate: float, purpose: str) -> None:
@@ -249,10 +264,10 @@ class Stages:
 
         return AttackContext(self.data.train, self.data.num_classes, self.seed, surrogate, fine_tune)
 
-    def _train_surrogate(self, key: str) -> Artifact:
+    def _train_surrogate(self) -> Artifact:
         seed, what = derive(self.seed, "surrogate"), "training the attacker's surrogate"
         model = self.new_model(seed)
-        checkpoint = self.store.checkpoint("surrogate", key)
+        checkpoint = self.store.checkpoint("surrogate", self.surrogate_key)
         history = self._fit(model, self.data.train, self.settings.training, seed, "surrogate", what, None, checkpoint)
         return Artifact({"history": history}, {f"model/{name}": value for name, value in model.state_dict().items()})
 

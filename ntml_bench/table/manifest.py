@@ -20,6 +20,8 @@ STORES = (".", "../../store")
 """Where a manifest may say that the records are: `outputs/store` seen from `outputs/sweeps/NAME`, or nowhere else."""
 KEPT = {"kept": "sweep"}
 """The owner in the checksums of a manifest with records beside it."""
+ARTIFACT = re.compile(r"([a-z]+)-([0-9a-f]{16})")
+"""The name of a folder in the store: what it is, and its key."""
 NAMES = ("dataset", "model", "attack", "defense")
 
 
@@ -115,6 +117,9 @@ def _checked(entry: Any) -> dict[str, Any]:
     for name in NAMES:
         if not isinstance(entry[name], str):
             raise ValueError(f"the {name} of cell {key} is {entry[name]!r:.80}")
+    artifacts = entry.get("artifacts", [])
+    if not isinstance(artifacts, list) or not all(isinstance(name, str) and ARTIFACT.fullmatch(name) for name in artifacts):
+        raise ValueError(f"the artifacts of cell {key} are {artifacts!r:.80}")
     if not isinstance(entry.get("settings") or {}, Mapping):
         raise ValueError(f"the settings of cell {key} are {entry['settings']!r:.80}")
     return entry
