@@ -7,10 +7,10 @@ ARGS ?=
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install table bench test lint wheel clean
+.PHONY: help install table bench test test-faults lint wheel clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/.installed ## make .venv and install the project into it
 
@@ -22,6 +22,9 @@ bench: .venv/.installed ## time training, inference and sweeps on this machine (
 
 test: .venv/.developed ## run the whole test suite
 	.venv/bin/python -m pytest -n 2
+
+test-faults: .venv/.developed ## two sweeps on one store under 60 faults (kills, a full disk, a read-only one); prints the counts
+	NTML_FAULTS=60 .venv/bin/python -m pytest -s tests/test_faults.py
 
 lint: .venv/.developed ## ruff and pyright
 	.venv/bin/ruff check .
