@@ -1,6 +1,7 @@
 """What of a record goes into a W&B run: its summary, its training curves, the rows of the table."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ntml_bench.table.delimited import COLUMNS, row_of
@@ -11,6 +12,38 @@ if TYPE_CHECKING:
 
 METRICS = ("clean_accuracy", "attack_success_rate", "robust_accuracy")
 TEXTS = ("dataset", "model", "attack", "defense", "state", "key")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """All that is written into a run. It is put together before the run is opened, so that only W&B can fail behind that."""
+
+    summary: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]] = ()
+    stages: Sequence[str] = ()
+    """Each counts its own epochs: `STAGE/loss` over `STAGE/epoch`."""
+
+
+def content_of_cell(record: Mapping[str, Any]) -> Content:
+    return Content(
+        summary=summary_of(record),
+        history=[
+            {f"{entry['stage']}/{name}": value for name, value in entry.items() if name != "stage"}
+            for entry in record["history"]
+        ],
+        stages=list(dict.fromkeys(str(entry["stage"]) for entry in record["history"])),
+    )
+
+
+def content_of_trial(record: Mapping[str, Any]) -> Content:
+    """The same for a run whose numbers choose settings: each measure's name says on which images it was measured.
+
+    `holdout/...`: training images that were held out. `oracle/...`: the test set, which nobody who chooses settings has.
+    """
+    content = content_of_cell(record)
+    images = "holdout" if record["settings"]["dataset"].get("holdout") else "oracle"
+    summary = {name if name.startswith("seconds/") else f"{images}/{name}": value for name, value in content.summary.items()}
+    return Content(summary=summary, history=content.history, stages=content.stages)
 
 
 def summary_of(record: Mapping[str, Any]) -> dict[str, float]:
@@ -24,13 +57,14 @@ def summary_of(record: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def log_history(run: "Run", history: Sequence[Mapping[str, Any]]) -> None:
-    """Training curves as `STAGE/loss` over `STAGE/epoch`: each stage counts its own epochs."""
-    for stage in dict.fromkeys(str(entry["stage"]) for entry in history):
+def fill(run: "Run", content: Content) -> None:
+    """Write into an open run. Of a run that is resumed, the steps of the history that the server has are left out."""
+    for stage in content.stages:
         run.define_metric(f"{stage}/epoch")
         run.define_metric(f"{stage}/*", step_metric=f"{stage}/epoch")
-    for entry in history:
-        run.log({f"{entry['stage']}/{name}": value for name, value in entry.items() if name != "stage"})
+    for row in content.history[run.starting_step :]:
+        run.log(dict(row))
+    run.summary.update(dict(content.summary))
 
 
 def table_rows(summary: Summary) -> list[list[Any]]:
