@@ -1,8 +1,7 @@
-"""Sweeps in one process: every cell is composed and checked, once, before the first one runs.
+"""Sweeps on one machine: every cell is composed and checked, once, before the first one runs.
 
 Hydra's own sequential launcher composes each job when its turn comes, so that a mistake in the last cell shows after
-hours, and it knows nothing of a sweep's progress. Other launchers work too (Slurm): each of their jobs then runs a cell
-on its own.
+hours, and it knows nothing of a sweep's progress. Other launchers work too: each of their jobs then runs a cell on its own.
 """
 
 from collections.abc import Sequence
@@ -10,14 +9,11 @@ from dataclasses import dataclass
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globals
+from hydra.core.utils import JobReturn, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from rich.console import Console
-
-from ntml_bench.app.composition import split_config
-from ntml_bench.errors import UserError
 
 
 @dataclass
@@ -31,15 +27,17 @@ class SweeperConfig(BasicSweeperConf):
 
 
 class GridSweeper(BasicSweeper):
-    """Hydra's own grid, but the cells are composed once: the launcher composes and checks them all before it runs one."""
+    """Hydra's own grid, but the cells are composed once: our launchers compose and check them all before one runs."""
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        if not isinstance(self.launcher, SweepLauncher):
+        if not getattr(self.launcher, "checks_all_cells", False):
             super().validate_batch_is_legal(batch)
 
 
 class SweepLauncher(Launcher):
-    """Runs the cells of a multirun in this process, then renders the table."""
+    """Runs the cells of a multirun in threads or worker processes, as `cluster` says, then renders the table."""
+
+    checks_all_cells = True
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context = hydra_context
@@ -48,39 +46,18 @@ class SweepLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Raises UserError for a mistake in any cell before all, and for cells that failed behind all."""
         # Here, because they import torch, which `--help` and `--cfg` do without.
-        from ntml_bench.app.session import Session, share_processor, write_manifest
-        from ntml_bench.app.settings import read_settings
+        from ntml_bench.app.planning import ended, planned
+        from ntml_bench.app.runners import runners_of
+        from ntml_bench.app.session import Session
 
         setup_globals()
-        session = Session(len(job_overrides), Console())
+        session = Session(len(job_overrides), Console(), resident=self.config.cluster.name == "threads")
         try:
-            cells, returns = [], []
-            for number, overrides in enumerate(job_overrides):
-                composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-                with open_dict(composed):
-                    composed.hydra.job.num = initial_job_idx + number
-                    composed.hydra.job.id = str(composed.hydra.job.num)
-                config, choices = split_config(composed)
-                try:
-                    cells.append(session.cell(read_settings(config, choices)))
-                except UserError as error:
-                    raise UserError(
-                        f"{error}\n(in the cell {' '.join(filter_overrides(overrides))}; nothing was run)"
-                    ) from None
-                returns.append(JobReturn(overrides=list(overrides), cfg=config, hydra_cfg=composed))
-            write_manifest(cells)
-            workers = share_processor(cells[0].settings, single=False)
-            for result, record in zip(returns, session.run(cells, workers), strict=True):
-                result.return_value = record
-                result.status = JobStatus.COMPLETED
+            cells, returns = planned(session, self.hydra_context, self.config, job_overrides, initial_job_idx)
+            session.run(cells, runners_of(cells[0].settings, single=False))
         finally:
             session.close()
-        session.render(cells[0].settings)
-        if session.failed:
-            lines = "\n  ".join(session.failed)
-            raise UserError(
-                f"{len(session.failed)} of {len(cells)} cells failed; the same command runs these again:\n  {lines}"
-            )
+        ended(session, cells, returns)
         return returns
 
 

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ntml_bench.store import key_of
+from ntml_bench.integrity import CHECKSUMS, seal
+from ntml_bench.store import RECORD, TENSORS, key_of
+from ntml_bench.table.manifest import KEPT, MANIFEST
 
 NEEDS = {"ft": ["clean_budget"], "nt_ml": ["clean_budget"], "abl": ["poisoned_training_set"]}
 
@@ -77,13 +79,31 @@ def write(path: Path, value: object) -> None:
     path.write_text(json.dumps(value))
 
 
+def write_artifact(store: Path, name: str, key: str, record: Mapping[str, Any]) -> Path:
+    """An artifact without tensors, with its checksums; its folder."""
+    folder = store / f"{name}-{key}"
+    contents = {RECORD: json.dumps(record).encode(), TENSORS: b""}
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, content in {**contents, CHECKSUMS: seal({"name": name, "key": key}, contents)}.items():
+        (folder / file).write_bytes(content)
+    return folder
+
+
 def write_sweep(outputs: Path, name: str, cells: list[dict[str, Any]], records: list[dict[str, Any]]) -> Path:
     """`outputs/sweeps/NAME` with its manifest, the records in `outputs/store`; the sweep's folder."""
     folder = outputs / "sweeps" / name
-    write(folder / "manifest.json", {"sweep": name, "store": "../../store", "cells": cells})
+    write(folder / MANIFEST, {"sweep": name, "store": "../../store", "cells": cells})
     for done in records:
-        write(outputs / "store" / f"cell-{done['key']}" / "record.json", done)
+        write_artifact(outputs / "store", "cell", done["key"], done)
     return folder
+
+
+def write_kept(folder: Path, name: str, cells: list[dict[str, Any]], records: list[dict[str, Any]]) -> None:
+    """A manifest with the records beside it, and their checksums."""
+    files = {MANIFEST: {"sweep": name, "cells": cells}, **{f"records/{done['key']}.json": done for done in records}}
+    for path, value in files.items():
+        write(folder / path, value)
+    (folder / CHECKSUMS).write_bytes(seal(KEPT, {path: (folder / path).read_bytes() for path in files}))
 
 
 def write_failure(outputs: Path, cell: Mapping[str, Any], error: str) -> None:

@@ -1,5 +1,8 @@
 """What stands in `conf` and `sweeps`: every file is used, and every sweep composes and names its family."""
 
+import re
+from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ import yaml
 from app_runner import bench, workplace
 from builders import CONF
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
@@ -39,10 +43,29 @@ def settings_of(name: str, *overrides: str) -> Settings:
     return read_settings(*split_config(composed(name, [*overrides, "hydra.mode=RUN"])))
 
 
+OPTUNA = dict.fromkeys(("sampler", "direction", "storage", "study_name", "n_trials", "n_jobs", "max_failure_rate", "params"))
+
+
 @pytest.fixture(autouse=True, scope="module")
-def _sweeps_are_found() -> None:
+def _sweeps_are_found() -> Iterator[None]:
     """As in the application, which registers this plugin itself."""
     Plugins.instance().register(SweepsOnSearchPath)
+    if find_spec("hydra_plugins.hydra_optuna_sweeper") is not None:
+        yield
+        return
+    # The settings of the extra's sweeper, so that sweeps compose without it.
+    store = ConfigStore.instance()
+    node = {**OPTUNA, "_target_": "", "sampler": {"seed": None}, "params": {}}
+    store.store(group="hydra/sweeper", name="optuna", node=node, provider="tests")
+    yield
+    # Other tests of the same process see what is installed.
+    del store.repo["hydra"]["sweeper"]["optuna.yaml"]
+
+
+def values_of(space: str) -> list[str]:
+    """The values of an axis of a grid; the ends of an interval that is searched."""
+    interval = re.search(r"interval\(([^)]*)\)", space)
+    return [value.strip() for value in (interval[1] if interval else space).split(",")]
 
 
 def flat(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -80,6 +103,16 @@ def test_a_variant_changes_the_defense_and_stands_behind_its_name(path: Path) ->
     usual = settings_of("config", "defense=nt_ml")
     assert settings.defense.config != usual.defense.config
     assert usual.labels["defense"] == "nt_ml"
+    config = OmegaConf.to_container(composed("config", ["defense=nt_ml", f"variant={path.stem}"]))
+    assert isinstance(config, dict)
+    found = flat(config)
+    # What it says arrives: nothing that is composed later takes it back.
+    package = "defense." if "@package defense" in path.read_text() else ""
+    written = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(written, dict)
+    written.pop("defaults", None)
+    for key, value in flat(written).items():
+        assert found[package + key] == value
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -87,7 +120,7 @@ def test_a_sweep_composes_and_names_its_family(name: str) -> None:
     text = (CONF.parent / "sweeps" / f"{name}.yaml").read_text()
     assert f"ntml-bench -cn {name}" in text, "it says how it is run"
     config = composed(name, [])
-    grid = {str(key): str(value).split(",") for key, value in config.hydra.sweeper.params.items()}
+    grid = {str(key): values_of(str(value)) for key, value in config.hydra.sweeper.params.items()}
     families = set()
     # Every value of every axis, beside the first of the others.
     for choice in zip_longest(*grid.values()):

@@ -316,7 +316,7 @@ def test_loaded_models_give_the_recorded_numbers(make: Make) -> None:
     assert cell.stages._measure(model) == record["after"]
     assert cell.stages._measure(cell.stages.victim().model) == record["before"]
     folder = cell.store.path("purified", cell.stages.purified_key)
-    assert sorted(path.name for path in folder.iterdir()) == ["record.json", "tensors.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == ["checksums.json", "record.json", "tensors.safetensors"]
 
 
 def test_the_poisons_are_drawn_once(make: Make) -> None:

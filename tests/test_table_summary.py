@@ -6,7 +6,7 @@ from statistics import mean, stdev
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from table_records import entry, golden, metrics, record, write, write_failure, write_sweep
+from table_records import entry, golden, metrics, record, write, write_artifact, write_failure, write_kept, write_sweep
 
 from ntml_bench.errors import UserError
 from ntml_bench.store import Store
@@ -114,9 +114,7 @@ def test_undefended_column_stands_without_defense_none(tmp_path: Path) -> None:
 
 def test_committed_records_are_read_without_a_store(tmp_path: Path) -> None:
     cells, records = golden()
-    write(tmp_path / "manifest.json", {"sweep": "kept", "store": "../../store", "cells": cells})
-    for done in records:
-        write(tmp_path / "records" / f"{done['key']}.json", done)
+    write_kept(tmp_path, "kept", cells, records)
     assert summary_of(tmp_path).unfinished == ()
 
 
@@ -127,6 +125,93 @@ def test_an_unreadable_record_is_a_failed_cell(tmp_path: Path) -> None:
     (cell,) = summary_of(folder).unfinished
     assert (cell.key, cell.state) == (cells[0]["key"], "failed")
     assert "record cannot be read" in cell.error
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after"),
+    [
+        ("record.json", "12.5", "12.6"),
+        ("record.json", '"dataset"', '"dataseu"'),
+        ("checksums.json", '"sha256": "', '"sha256": "0'),
+    ],
+)
+def test_a_changed_record_is_a_failed_cell(tmp_path: Path, file: str, before: str, after: str) -> None:
+    cells, records = golden()
+    folder = write_sweep(tmp_path, "torn", cells, records)
+    path = tmp_path / "store" / f"cell-{cells[0]['key']}" / file
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after, 1))
+    (cell,) = summary_of(folder).unfinished
+    assert (cell.key, cell.state) == (cells[0]["key"], "failed")
+    assert f"record cannot be read ({file} " in cell.error
+
+
+def test_the_record_of_another_cell_is_a_failed_cell(tmp_path: Path) -> None:
+    cells, records = golden()
+    folder = write_sweep(tmp_path, "swapped", cells, records[1:])
+    write_artifact(tmp_path / "store", "cell", cells[0]["key"], records[1])
+    (cell,) = summary_of(folder).unfinished
+    assert (cell.key, cell.state) == (cells[0]["key"], "failed")
+    assert "it is of another cell: its key is" in cell.error
+
+
+@pytest.mark.parametrize("number", ["95", True, 10**400, [95.0]])
+def test_a_rate_that_is_no_number_is_a_failed_cell(tmp_path: Path, number: object) -> None:
+    cells, records = golden()
+    records[0]["after"]["clean_accuracy"] = number
+    (cell,) = summary_of(write_sweep(tmp_path, "odd", cells, records)).unfinished
+    assert (cell.key, cell.state) == (cells[0]["key"], "failed")
+    assert "is not a number" in cell.error
+
+
+def test_what_was_kept_is_checked(tmp_path: Path) -> None:
+    cells, records = golden()
+    write_kept(tmp_path, "kept", cells, records)
+    path = tmp_path / "records" / f"{cells[3]['key']}.json"
+    path.write_text(path.read_text().replace("12.5", "12.0"))
+    (cell,) = summary_of(tmp_path).unfinished
+    assert (cell.key, cell.state) == (cells[3]["key"], "failed")
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("badnets", "badnetz", 1))
+    with pytest.raises(UserError, match=r"manifest\.json is not what its checksum says"):
+        read_sweep(tmp_path)
+    (tmp_path / "checksums.json").unlink()
+    with pytest.raises(UserError, match=r"checksums\.json is missing"):
+        read_sweep(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"key": "../../../etc/passwd0"}, "16 hex digits"),
+        ({"key": "0123456789ABCDEF"}, "16 hex digits"),
+        ({"key": "0123456789abcde."}, "16 hex digits"),
+        ({"seed": "0"}, "seed of cell"),
+        ({"seed": True}, "seed of cell"),
+        ({"attack": 7}, "attack of cell"),
+        ({"needs": "clean_budget"}, "needs of cell"),
+        ({"settings": [1]}, "settings of cell"),
+    ],
+)
+def test_a_cell_that_is_none_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    cells, records = golden()
+    folder = write_sweep(tmp_path, "crafted", [*cells[1:], {**cells[0], **change}], records)
+    with pytest.raises(UserError, match=message):
+        read_sweep(folder)
+
+
+@pytest.mark.parametrize("store", ["/etc", "..", "../../../store", "../../store/../../elsewhere", "", 3, None])
+def test_a_store_elsewhere_is_refused(tmp_path: Path, store: object) -> None:
+    cells, _ = golden()
+    write(tmp_path / "manifest.json", {"sweep": "crafted", "store": store, "cells": cells})
+    with pytest.raises(UserError, match=r"its store is .*allowed: \., \.\./\.\./store"):
+        read_sweep(tmp_path)
+
+
+def test_a_manifest_that_would_exhaust_the_stack_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"sweep": "deep", "cells": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(UserError, match="nested more than 64 deep"):
+        read_sweep(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"sweep": "x"}', '{"sweep": "x", "store": "s", "cells": [{"key": 1}]}'])

@@ -1,15 +1,21 @@
 """One cell: checked, run through its stages, recorded."""
 
+import json
+import os
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import torch
 
 from ntml_bench.app.environment import environment
+from ntml_bench.app.failure import describe, is_out_of_memory
 from ntml_bench.app.settings import Settings
 from ntml_bench.app.stages import Stages
 from ntml_bench.data import ImageData
@@ -18,8 +24,11 @@ from ntml_bench.defenses.base import CLEAN_BUDGET, POISONED_TRAINING_SET
 from ntml_bench.engine import Engine
 from ntml_bench.errors import UserError
 from ntml_bench.evaluation import defense_effectiveness_rating
+from ntml_bench.files import StorageError
 from ntml_bench.models import Classifier, ModelConfig, make_classifier
+from ntml_bench.objective import CLEAN_BUDGET_ACCURACY, metric_of
 from ntml_bench.store import Artifact, Store, key_of, plain, write_json
+from ntml_bench.table.manifest import failure_path, running_path
 
 RECORD_VERSION = 1
 RECORDED = ("presets", "seed", "clean_budget", "precision", "deterministic")
@@ -57,7 +66,12 @@ class Cell:
     @property
     def failure_path(self) -> Path:
         """Where the traceback of a failed run is."""
-        return self.store.root / f"cell-{self.key}.failed.json"
+        return failure_path(self.store, self.key)
+
+    @property
+    def running_path(self) -> Path:
+        """Where it says who runs the cell. It stays where that process was killed; whether it lives, the cell's lock tells."""
+        return running_path(self.store, self.key)
 
     def record(self) -> dict[str, Any] | None:
         """The record of a finished run, or None."""
@@ -79,18 +93,49 @@ class Cell:
         try:
             self.store.get_or_make("cell", self.key, self._make)
         except Exception as error:
-            write_json(
-                self.failure_path,
-                {"error": f"{type(error).__name__}: {error}".splitlines()[0], "traceback": traceback.format_exc()},
-            )
+            # On a full disk this fails too; what is raised is what went wrong first.
+            with suppress(StorageError):
+                self.write_failure(error)
+            with suppress(OSError):
+                self.running_path.unlink(missing_ok=True)
+            if is_out_of_memory(error) and torch.cuda.is_available():
+                torch.cuda.empty_cache()  # for the cells after this one
             raise
         finally:
             self.stages.release()
-        self.failure_path.unlink(missing_ok=True)
+        with suppress(OSError):  # a finished cell can be read where nothing can be written
+            self.running_path.unlink(missing_ok=True)
+            self.failure_path.unlink(missing_ok=True)
         # As the store holds it, so that a first run and a later one return the same to the letter.
         record = self.record()
         assert record is not None
         return record
+
+    def write_failure(self, error: Exception) -> None:
+        """Leave on disk what a run ended with."""
+        write_json(self.failure_path, {"error": describe(error), "traceback": "".join(traceback.format_exception(error))})
+
+    def failure(self) -> str | None:
+        """The line that a failed run ended with; None where there is none that can be read."""
+        try:
+            return str(json.loads(self.failure_path.read_text())["error"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    @property
+    def searched(self) -> bool:
+        """Whether the cell is a trial of a search."""
+        return self.settings.general.objective is not None
+
+    def objective(self, record: dict[str, Any]) -> float | None:
+        """What `objective` names, in percent, of this cell and its record; None where it names nothing."""
+        name = self.settings.general.objective
+        if name is None:
+            return None
+        if name == CLEAN_BUDGET_ACCURACY:
+            return self.stages.clean_budget_accuracy()
+        metric = metric_of(name)
+        return record[metric] if metric in record else record["after"][metric]
 
     def manifest_entry(self) -> dict[str, Any]:
         """What the table must know of a cell before it is done."""
@@ -119,6 +164,11 @@ class Cell:
 
     def _make(self) -> Artifact:
         start = time.perf_counter()
+        self.failure_path.unlink(missing_ok=True)
+        write_json(
+            self.running_path,
+            {"host": gethostname(), "process": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")},
+        )
         stages, settings = self.stages, self.settings
         victim = stages.victim()
         before = stages.evaluation("the victim", stages.victim_key, lambda: victim.model)

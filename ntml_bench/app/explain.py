@@ -23,6 +23,8 @@ def explain(error: Exception) -> str:
     if missing:
         options = re.findall(r"^\s+(\S+)$", message.partition("Available options")[2], re.MULTILINE)
         group, option = missing.groups()
+        if (group, option) == ("hydra/sweeper", "optuna"):
+            return "hydra/sweeper=optuna needs an extra that is not installed: pip install 'ntml-bench[optuna]'"
         available = ", ".join(options) or "see --help"
         return f"unknown {group or 'config'} '{option}'.{_nearest(option, options)} Available: {available}."
     sweep = re.search(r"Cannot find primary config '([^']+)'", message)

@@ -7,6 +7,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -15,24 +16,33 @@ from ntml_bench.app.explain import explain
 from ntml_bench.errors import UserError
 
 
-def run_cell(config: DictConfig) -> dict[str, float | None]:
-    """The task of a single run, and of each job of a launcher that starts processes of its own."""
+def run_cell(config: DictConfig) -> dict[str, float | None] | float:
+    """The task of a single run, and of each job of a launcher that starts processes of its own.
+
+    Returns the objective, where there is one: a sweeper that searches waits for it.
+    """
     # Here, because they import torch, which `--help` and `--cfg` do without.
     from rich.console import Console
 
-    from ntml_bench.app.session import Session, add_to_manifest, share_processor
+    from ntml_bench.app.manifest import add_to_manifest
+    from ntml_bench.app.runners import runners_of
+    from ntml_bench.app.session import Session
     from ntml_bench.app.settings import read_settings
 
+    cluster = config.cluster.name
+    if cluster != "threads" and HydraConfig.get().mode == RunMode.RUN:
+        raise UserError(f"cluster={cluster} is for sweeps: add -m; a single cell runs where it is started")
     session = Session(1, Console())
     try:
         cell = session.cell(read_settings(config, HydraConfig.get().runtime.choices))
-        add_to_manifest(cell)
-        (record,) = session.run([cell], share_processor(cell.settings, single=True))
+        add_to_manifest([cell])
+        (record,) = session.run([cell], runners_of(cell.settings, single=True))
     finally:
         session.close()
     if record is None:
         raise UserError(f"the cell failed: {session.failed[0]}\nIts traceback: {cell.failure_path}")
-    return record["after"]
+    objective = cell.objective(record)
+    return record["after"] if objective is None else objective
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 Where the output is not a terminal the lines alone are printed, so that a log file stays readable.
 """
 
-import time
 from typing import Any
 
 from rich.console import Console
@@ -53,7 +52,6 @@ class CellProgress:
     def __init__(self, progress: Progress, name: str) -> None:
         self._progress = progress
         self._name = name
-        self._started = time.monotonic()
         self._task = progress._bar.add_task(name, total=None)
 
     def say(self, what: str) -> None:
@@ -61,11 +59,11 @@ class CellProgress:
 
     def done(self, record: dict[str, Any], found: bool) -> None:
         """`found`: whether the record was there before."""
-        took = "stored" if found else f"{time.monotonic() - self._started:.1f} s"
+        took = "stored" if found else f"{record['seconds']['total']:.1f} s"
         self._end(f"{self._name}: {_rates(record['before'], record['after'], record['defense'])} ({took})", None)
 
-    def failed(self, error: Exception) -> None:
-        self._end(f"{self._name}: FAILED, {type(error).__name__}: {error}", "red")
+    def failed(self, why: str) -> None:
+        self._end(f"{self._name}: FAILED, {why}", "red")
 
     def close(self) -> None:
         """The line is not needed any more."""

@@ -10,19 +10,21 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ntml_bench.app.cluster import ClusterConfig, read_cluster
 from ntml_bench.attacks import ATTACKS, Attack
 from ntml_bench.data import DATASETS, Dataset
 from ntml_bench.defenses import DEFENSES, Defense
 from ntml_bench.engine import COMPILATIONS
 from ntml_bench.errors import UserError, unknown
 from ntml_bench.models import ModelConfig
+from ntml_bench.objective import check_objective
 from ntml_bench.registry import Registry
 from ntml_bench.schema import build, number, one_of
 from ntml_bench.tracking import TrackingConfig
 from ntml_bench.training import TrainingConfig
 
 NO_VARIANT = "none"
-GROUPS = ("dataset", "model", "attack", "defense", "training", "tracking")
+GROUPS = ("dataset", "model", "attack", "defense", "training", "tracking", "cluster")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +34,9 @@ class GeneralConfig:
     `presets`: the family that the values come from; a table holds one only. `clean_budget`: share of the training set that
     the defender has clean. `defender_has_training_set`: whether defenses get the poisoned training set. `floor`: whether to
     measure a clean model under the trigger (one more model to train). `workers`: cells at a time (null: two on a CPU, one
-    on a GPU). `deterministic`: the same numbers on every run. `compile`: the trainings of victims and surrogates through
-    torch.compile. `sweep`: the name under which cells are collected. `imports`: modules that register methods from outside.
+    on a GPU, or on each GPU with cluster=local). `deterministic`: the same numbers on every run. `compile`: the trainings
+    of victims and surrogates through torch.compile. `sweep`: the name under which cells are collected. `objective`: what a
+    search over settings maximises (ntml_bench/objective.py). `imports`: modules that register methods from outside.
     """
 
     presets: str
@@ -47,6 +50,7 @@ class GeneralConfig:
     compile: str = one_of(*COMPILATIONS)
     deterministic: bool
     sweep: str
+    objective: str | None
     outputs: str
     data_dir: str
     imports: list[str]
@@ -63,6 +67,7 @@ class Settings:
     defense: Defense
     training: TrainingConfig
     tracking: TrackingConfig
+    cluster: ClusterConfig
     labels: dict[str, str]
 
 
@@ -94,14 +99,20 @@ def read_settings(config: DictConfig, choices: Mapping[str, Any]) -> Settings:
     variant = choices.get("variant", NO_VARIANT)
     if variant != NO_VARIANT:
         labels["defense"] += f" ({variant})"
+    dataset: Dataset = _method(DATASETS, values["dataset"], "dataset")
+    attack: Attack = _method(ATTACKS, values["attack"], "attack")
+    defense: Defense = _method(DEFENSES, values["defense"], "defense")
+    if general.objective is not None:
+        check_objective(general.objective, dataset.config.holdout, attack.config.name, defense.config.name)
     return Settings(
         general=general,
-        dataset=_method(DATASETS, values["dataset"], "dataset"),
+        dataset=dataset,
         model=model,
-        attack=_method(ATTACKS, values["attack"], "attack"),
-        defense=_method(DEFENSES, values["defense"], "defense"),
+        attack=attack,
+        defense=defense,
         training=build(TrainingConfig, values["training"], "training"),
         tracking=build(TrackingConfig, values["tracking"], "tracking"),
+        cluster=read_cluster(values["cluster"]),
         labels=labels,
     )
 

@@ -19,7 +19,7 @@ from ntml_bench.data import ImageData, Split
 from ntml_bench.data.budget import clean_budget
 from ntml_bench.defenses.base import CLEAN_BUDGET, DefenseContext
 from ntml_bench.engine import NOT_COMPILED, Engine
-from ntml_bench.evaluation import TriggeredTest, evaluate, triggered_test
+from ntml_bench.evaluation import TriggeredTest, accuracy, evaluate, triggered_test
 from ntml_bench.models import Classifier, make_classifier
 from ntml_bench.seeding import derive
 from ntml_bench.store import Artifact, Store, key_of, plain
@@ -137,6 +137,27 @@ class Stages:
 
         key = key_of({"stage": "evaluation", "engine": ENGINE_VERSION, "model": model_key, "victim": self.victim_key})
         return self.store.get_or_make("evaluation", key, make).record
+
+    def clean_budget_accuracy(self) -> float:
+        """Percent of the defender's clean images that the purified model classifies right; a defense has trained on them."""
+
+        def make() -> Artifact:
+            budget = self._clean_budget(self.victim()).to(self.engine.device)
+            return Artifact({"accuracy": 100 * accuracy(self.engine, self.purified()[0], self.data.train[budget])}, {})
+
+        key = key_of(
+            {
+                "stage": "clean budget accuracy",
+                "engine": ENGINE_VERSION,
+                "model": self.purified_key,
+                "victim": self.victim_key,
+                "clean_budget": self.settings.general.clean_budget,
+            }
+        )
+        try:
+            return self.store.get_or_make("evaluation", key, make).record["accuracy"]
+        finally:
+            self.release()
 
     def _measure(self, model: nn.Module) -> Metrics:
         attack = self.settings.attack
@@ -275,9 +296,7 @@ class Stages:
         settings, defense, victim, train = self.settings, self.settings.defense, self.victim(), self.data.train
         name = defense.config.name
         self.say(f"defending with {name}")
-        untouched = torch.ones(len(train), dtype=torch.bool)
-        untouched[victim.poisoning.indices] = False
-        budget = clean_budget(train.labels, untouched, settings.general.clean_budget, self.seed)
+        budget = self._clean_budget(victim)
         history: Curve = []
         observed: dict[str, Metrics] = {}
         observing = 0.0
@@ -313,6 +332,13 @@ class Stages:
         seconds = time.perf_counter() - start - observing
         record = {"history": history, "stages": observed, "seconds": seconds, "clean_budget_images": len(budget)}
         return Artifact(record, {f"model/{name}": value for name, value in model.state_dict().items()})
+
+    def _clean_budget(self, victim: Victim) -> Tensor:
+        """The indices of the defender's clean images: of those that the attacker did not touch."""
+        labels = self.data.train.labels
+        untouched = torch.ones(len(labels), dtype=torch.bool)
+        untouched[victim.poisoning.indices] = False
+        return clean_budget(labels, untouched, self.settings.general.clean_budget, self.seed)
 
     @staticmethod
     def _no_attack() -> Any:

@@ -1,10 +1,8 @@
 """From a data set's settings to the images of a cell: cached arrays, hold-out, limits, fingerprint."""
 
-import shutil
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from ntml_bench.data.base import Dataset, ImageData, Split, fingerprint
 from ntml_bench.errors import UserError
@@ -72,26 +70,7 @@ def _cached(dataset: Dataset, data_dir: Path) -> ImageData:
         mark = fingerprint(train, test, class_names)
         return Artifact({"name": name, "source": source, "class_names": list(class_names), "fingerprint": mark}, tensors)
 
-    found = _read(store, name, key)
-    if found is None:
-        with store.lock(name, key):
-            # Still not readable when nobody writes: it is damaged. It is only a copy, and made again.
-            if _read(store, name, key) is None:
-                shutil.rmtree(store.path(name, key), ignore_errors=True)
-        found = _opened(store.get_or_make(name, key, make))
-    return found
-
-
-def _read(store: Store, name: str, key: str) -> ImageData | None:
-    """What the cache holds, or None where it holds nothing or not what was written."""
-    try:
-        artifact = store.load(name, key)
-        found = None if artifact is None else _opened(artifact)
-    except (SafetensorError, ValueError, KeyError, FileNotFoundError):
-        return None
-    if found is None or fingerprint(found.train, found.test, found.class_names) != found.fingerprint:
-        return None
-    return found
+    return _opened(store.get_or_make(name, key, make))
 
 
 def _opened(artifact: Artifact) -> ImageData:

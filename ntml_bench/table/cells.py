@@ -1,18 +1,18 @@
 """A sweep folder as typed cells, in the order of its grid: what is done, with its numbers, and what is not."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ntml_bench.errors import UserError
-from ntml_bench.store import RECORD, Store
+from ntml_bench.files import StorageError
+from ntml_bench.integrity import DamagedError
 from ntml_bench.table.family import family_of
-from ntml_bench.table.labels import label_cells
+from ntml_bench.table.labels import Labels, label_cells
+from ntml_bench.table.manifest import MANIFEST, SweepFolder
 
-MANIFEST = "manifest.json"
-RECORDS = "records"
+LARGEST_NUMBER = 1e15
 State = Literal["done", "running", "failed", "missing"]
 
 
@@ -28,6 +28,7 @@ class Metrics:
 
 
 NO_METRICS = Metrics(None, None, None)
+NO_OPTIONS = Labels("", "", "", "")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Cell:
     test_images: int | None = None
     stages: Mapping[str, Metrics] = field(default_factory=dict, hash=False)
     """Models between the stages of the defense, which it had measured."""
+    options: Labels = NO_OPTIONS
+    """The names of the chosen options, without the settings that the labels tell cells apart by."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Sweep:
 
     name: str
     cells: tuple[Cell, ...]
+    objective: str | None = None
+    """What was searched for, where the cells are the trials of a search."""
 
 
 def read_sweep(folder: Path) -> Sweep:
@@ -75,89 +80,80 @@ def read_sweep(folder: Path) -> Sweep:
 
     Raises UserError where the folder holds no manifest, one that cannot be read, or cells of two families of values.
     """
-    path = folder / MANIFEST
+    sweep = SweepFolder.open(folder)
     try:
-        manifest = json.loads(path.read_text())
-        entries = manifest["cells"]
-        labels = label_cells(entries)
-        family_of(entries, str(manifest["sweep"]))
-        # A folder of committed records can do without a store.
-        store = Store((folder / manifest.get("store", ".")).resolve())
-        cells: dict[tuple[Any, ...], Cell] = {}
-        for entry, label in zip(entries, labels, strict=True):
-            # A grid can name a cell twice (defense=none under two clean budgets): it is one run and counts once.
-            cells.setdefault((label, entry["seed"], entry["key"]), _cell(entry, label, folder, store))
-        return Sweep(str(manifest["sweep"]), tuple(cells.values()))
-    except FileNotFoundError:
-        raise UserError(f"{folder} holds no {MANIFEST}; it is not the folder of a sweep") from None
+        labels = label_cells(sweep.entries)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} cannot be read as the manifest of a sweep ({type(error).__name__}: {error})") from None
+        raise UserError(f"{folder / MANIFEST} has settings that make no labels ({type(error).__name__}: {error})") from None
+    family_of(sweep.entries, sweep.name)
+    cells: dict[tuple[Any, ...], Cell] = {}
+    for entry, label in zip(sweep.entries, labels, strict=True):
+        # A grid can name a cell twice (defense=none under two clean budgets): it is one run and counts once.
+        cells.setdefault((label, entry["seed"], entry["key"]), _cell(entry, label, sweep))
+    return Sweep(sweep.name, tuple(cells.values()), sweep.objective)
 
 
-def _cell(entry: Mapping[str, Any], labels: tuple[str, str, str, str], folder: Path, store: Store) -> Cell:
+def _cell(entry: Mapping[str, Any], labels: tuple[str, str, str, str], sweep: SweepFolder) -> Cell:
     dataset, model, attack, defense = labels
-    key, seed, needs = str(entry["key"]), int(entry["seed"]), tuple(entry.get("needs") or ())
+    key, seed, needs = entry["key"], entry["seed"], tuple(entry.get("needs") or ())
     place = {"key": key, "dataset": dataset, "model": model, "attack": attack, "defense": defense, "seed": seed}
     place["settings"] = entry.get("settings") or {}
+    place["options"] = Labels(*(str(entry[group]) for group in Labels._fields))
     try:
-        record = _record(key, folder, store)
+        record = sweep.record(entry)
         if record is not None:
             return _done(record, place, needs)
-    except (ValueError, KeyError, TypeError) as error:
-        problem = f"its record cannot be read ({type(error).__name__}: {error})"
-        return Cell(**place, needs=needs, state="failed", error=_one_line(problem))
-    if store.locked("cell", key):
+    except (ValueError, KeyError, TypeError, AttributeError, StorageError) as error:
+        said = str(error) if isinstance(error, DamagedError | StorageError) else f"{type(error).__name__}: {error}"
+        return Cell(**place, needs=needs, state="failed", error=_one_line(f"its record cannot be read ({said})"))
+    if sweep.store.locked("cell", key):
         return Cell(**place, needs=needs, state="running")
-    failure = store.path("cell", key).with_name(f"cell-{key}.failed.json")
-    try:
-        error = str(json.loads(failure.read_text())["error"])
-    except FileNotFoundError:
+    error = sweep.failure(key)
+    if error is None:
         return Cell(**place, needs=needs, state="missing")
-    except (ValueError, KeyError, TypeError):
-        error = f"{failure.name} cannot be read"
     return Cell(**place, needs=needs, state="failed", error=_one_line(error))
-
-
-def record_path(key: str, folder: Path, store: Store) -> Path:
-    """Where the record of a done cell is: beside the manifest where it was committed, else in the store."""
-    committed = folder / RECORDS / f"{key}.json"
-    return committed if committed.exists() else store.path("cell", key) / RECORD
-
-
-def _record(key: str, folder: Path, store: Store) -> dict[str, Any] | None:
-    try:
-        return json.loads(record_path(key, folder, store).read_text())
-    except FileNotFoundError:
-        return None
 
 
 def _done(record: Mapping[str, Any], place: dict[str, Any], needs: tuple[str, ...]) -> Cell:
     if record["state"] != "done":
         raise ValueError(f"its state is {record['state']!r}")
-    rating = record["defense_effectiveness_rating"]
     data = record.get("data") or {}
+    recorded = record.get("needs") or needs
+    if not all(isinstance(need, str) for need in recorded):
+        raise ValueError(f"its needs are {recorded!r:.80}")
     return Cell(
         **place,
-        needs=tuple(record.get("needs") or needs),
+        needs=tuple(recorded),
         state="done",
         before=_metrics(record["before"]),
         after=_metrics(record["after"]),
         floor=_metrics(record["floor"]) if record.get("floor") else NO_METRICS,
-        defense_effectiveness_rating=None if rating is None else float(rating),
-        seconds=float(record["seconds"]["total"]),
-        training_images=data.get("training_images"),
-        test_images=data.get("test_images"),
+        defense_effectiveness_rating=_number(record["defense_effectiveness_rating"]),
+        seconds=_number(record["seconds"]["total"]),
+        training_images=_count(data.get("training_images")),
+        test_images=_count(data.get("test_images")),
         stages={str(name): _metrics(values) for name, values in (record.get("stages") or {}).items()},
     )
 
 
 def _metrics(values: Mapping[str, Any]) -> Metrics:
-    def percent(name: str) -> float | None:
-        value = values[name]
-        return None if value is None else float(value)
+    probability = _number(values.get("true_class_probability"))
+    clean, attack, robust = (_number(values[name]) for name in ("clean_accuracy", "attack_success_rate", "robust_accuracy"))
+    return Metrics(clean, attack, robust, probability)
 
-    probability = percent("true_class_probability") if "true_class_probability" in values else None
-    return Metrics(percent("clean_accuracy"), percent("attack_success_rate"), percent("robust_accuracy"), probability)
+
+def _number(value: Any) -> float | None:
+    """A number as it stands in a record: a text that reads as one is none, nor is one that no computer holds."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST_NUMBER:
+        raise ValueError(f"{value!r:.80} is not a number")
+    return float(value)
+
+
+def _count(value: Any) -> int | None:
+    number = _number(value)
+    return None if number is None else int(number)
 
 
 def _one_line(text: str) -> str:

@@ -1,16 +1,18 @@
 """A measured table with its records, for git: what `OUTPUTS/reference/NAME` holds.
 
 The models stay in the store; what was measured, how, where and when, is in the records. `ntml-table` reads such a folder as
-it reads a sweep.
+it reads a sweep, and checks it against the checksums that are written here.
 """
 
-import json
 import shutil
 from pathlib import Path
 
 from ntml_bench.errors import UserError
-from ntml_bench.store import Store, write_json
-from ntml_bench.table.cells import MANIFEST, RECORDS, read_sweep, record_path
+from ntml_bench.files import storage, temporary_path, write_file
+from ntml_bench.integrity import CHECKSUMS, seal
+from ntml_bench.store import write_json
+from ntml_bench.table.cells import read_sweep
+from ntml_bench.table.manifest import KEPT, MANIFEST, RECORDS, SweepFolder
 
 
 def keep_sweep(folder: Path, target: Path) -> None:
@@ -24,10 +26,20 @@ def keep_sweep(folder: Path, target: Path) -> None:
         raise UserError(f"{missing} of the {len(sweep.cells)} cells of '{sweep.name}' are not done; only a whole table is kept")
     if folder.resolve() == target.resolve():
         return
-    manifest = json.loads((folder / MANIFEST).read_text())
-    store = Store((folder / manifest.get("store", ".")).resolve())
-    shutil.rmtree(target, ignore_errors=True)
-    (target / RECORDS).mkdir(parents=True)
-    for key in dict.fromkeys(cell.key for cell in sweep.cells):
-        shutil.copyfile(record_path(key, folder, store), target / RECORDS / f"{key}.json")
-    write_json(target / MANIFEST, {"sweep": manifest["sweep"], "cells": manifest["cells"]})
+    source = SweepFolder.open(folder)
+    records = {entry["key"]: source.record(entry) for entry in source.entries}
+    files = {f"{RECORDS}/{key}.json": record for key, record in records.items()}
+    files[MANIFEST] = {"sweep": source.name, "cells": list(source.entries)} | (
+        {"objective": source.objective} if source.objective is not None else {}
+    )
+    temporary = temporary_path(target)
+    try:
+        for name, value in files.items():
+            write_json(temporary / name, value)
+        write_file(temporary / CHECKSUMS, seal(KEPT, {name: (temporary / name).read_bytes() for name in files}))
+        with storage("replace", target):
+            if target.exists():
+                shutil.rmtree(target)
+            temporary.replace(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -11,7 +11,7 @@ from ntml_bench.table.keep import keep_sweep
 from ntml_bench.table.reference.comparison import compare
 from ntml_bench.table.reference.files import write_comparison
 from ntml_bench.table.reference.published import read_reference, reference_names
-from ntml_bench.table.render import FILES, FORMATS, render_sweep
+from ntml_bench.table.render import FORMATS, render_sweep, written
 from ntml_bench.table.view import DEFAULT_METRICS, parse_sections
 
 HOMES = ("sweeps", "reference")
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if comparison:
             print_comparison(comparison, console)
             console.print()
-    for path in (*(target / FILES[name] for name in formats), *(write_comparison(comparison, target) if comparison else ())):
+    for path in (*written(target, formats), *(write_comparison(comparison, target) if comparison else ())):
         print(path)
     return 0
 

@@ -30,10 +30,10 @@ def render_markdown(summary: Summary, sections: Sections) -> str:
 
 def _table(block: Block, section: tuple[str, ...]) -> list[str]:
     columns = columns_of(block)
-    lines = [table_line(["attack", *map(_head, columns)]), table_line(["---", *[":---:"] * len(columns)])]
-    lines += [table_line([escaped(row.attack), *map(_text, shown_row(row, section))]) for row in block.rows]
+    lines = [table_line(["attack", *map(column_head, columns)]), table_line(["---", *[":---:"] * len(columns)])]
+    lines += [table_line([escaped(row.attack), *map(cell_text, shown_row(row, section))]) for row in block.rows]
     if block.average:
-        lines.append(table_line(["*average*", *map(_text, shown_row(block.average, section, average=True))]))
+        lines.append(table_line(["*average*", *map(cell_text, shown_row(block.average, section, average=True))]))
     return lines
 
 
@@ -41,14 +41,14 @@ def table_line(texts: list[str]) -> str:
     return f"| {' | '.join(texts)} |"
 
 
-def _head(column: Column) -> str:
+def column_head(column: Column) -> str:
     parts = [escaped(column.name), *(f"<sub>{escaped(setting)}</sub>" for setting in column.settings)]
     if column.needs:
         parts.append(f"<sub>[{column.needs}]</sub>")
     return "<br>".join(parts)
 
 
-def _text(shown: Shown) -> str:
+def cell_text(shown: Shown) -> str:
     numbers = f"**{shown.numbers}**" if shown.best else shown.numbers
     return "<br>".join([numbers, *(f"<sub>{extra}</sub>" for extra in (shown.deviations, shown.note) if extra)])
 

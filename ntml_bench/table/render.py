@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from uuid import uuid4
 
 from ntml_bench.errors import unknown
+from ntml_bench.files import write_file
+from ntml_bench.table.ablation.files import FILES as ABLATION_FILES
+from ntml_bench.table.ablation.files import render_ablation
 from ntml_bench.table.cells import read_sweep
 from ntml_bench.table.delimited import render_csv
 from ntml_bench.table.latex import render_latex
@@ -23,22 +25,33 @@ STAGES = "stages.md"
 def render_sweep(
     sweep_folder: Path, target: Path, formats: Iterable[str] = FORMATS, sections: Sections = DEFAULT_SECTIONS
 ) -> Summary:
-    """Read the sweep in `sweep_folder` and write its table into `target`, finished or not.
+    """Read the sweep in `sweep_folder` and write its table into `target`, finished or not; its ablation, if it is one, too.
 
-    Raises UserError for a folder without a readable manifest and for an unknown format.
+    Raises UserError for a folder without a readable manifest, for an unknown format and where nothing can be written.
     """
     wanted = tuple(formats)
     for name in wanted:
         if name not in FILES:
             raise unknown("format", name, FORMATS)
     summary = summarise(read_sweep(sweep_folder))
-    target.mkdir(parents=True, exist_ok=True)
     for name in wanted:
         write_file(target / FILES[name], _rendered(name, summary, sections))
     stages = render_stages(summary) if "md" in wanted else None
     if stages is not None:
         write_file(target / STAGES, stages.encode())
+    for name, content in render_ablation(summary, wanted, sections).items():
+        if content is not None:
+            write_file(target / name, content)
+        else:
+            (target / name).unlink(missing_ok=True)  # of an earlier sweep of that name
     return summary
+
+
+def written(target: Path, formats: Iterable[str]) -> list[Path]:
+    """What `render_sweep` has just written there, but for the stages."""
+    formats = tuple(formats)
+    ablation = [target / name for format_name in formats for name in ABLATION_FILES.get(format_name, ())]
+    return [target / FILES[name] for name in formats] + [path for path in ablation if path.exists()]
 
 
 def _rendered(name: str, summary: Summary, sections: Sections) -> bytes:
@@ -51,10 +64,3 @@ def _rendered(name: str, summary: Summary, sections: Sections) -> bytes:
         return render_csv(summary).encode()
     render = {"md": render_markdown, "tex": render_latex, "html": render_html}[name]
     return render(summary, sections).encode()
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write so that a reader sees the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.tmp-{uuid4().hex}")
-    temporary.write_bytes(content)
-    temporary.replace(path)

@@ -86,6 +86,8 @@ class Summary:
     sweep: str
     cells: tuple[Cell, ...]
     blocks: tuple[Block, ...]
+    objective: str | None = None
+    """What was searched for, where the cells are the trials of a search."""
 
     def count(self, state: str) -> int:
         return sum(cell.state == state for cell in self.cells)
@@ -102,7 +104,7 @@ def summarise(sweep: Sweep) -> Summary:
     """The table of a sweep; blocks, rows and columns in the order of the grid."""
     places = dict.fromkeys((cell.dataset, cell.model) for cell in sweep.cells)
     blocks = [_block(*place, [cell for cell in sweep.cells if (cell.dataset, cell.model) == place]) for place in places]
-    return Summary(sweep.name, sweep.cells, tuple(blocks))
+    return Summary(sweep.name, sweep.cells, tuple(blocks), sweep.objective)
 
 
 def statistic(values: Sequence[float]) -> Statistic | None:
@@ -117,18 +119,24 @@ def statistic(values: Sequence[float]) -> Statistic | None:
 
 def _block(dataset: str, model: str, cells: Sequence[Cell]) -> Block:
     defenses = tuple(dict.fromkeys(cell.defense for cell in cells if option_of(cell.defense) != NONE))
-    needs = {
-        defense: tuple(dict.fromkeys(need for cell in cells if cell.defense == defense for need in cell.needs))
-        for defense in defenses
-    }
+    needs = needs_of(cells, defenses)
     by_attack = {attack: [cell for cell in cells if cell.attack == attack] for attack in dict.fromkeys(c.attack for c in cells)}
-    rows = tuple(_row(attack, group, defenses) for attack, group in by_attack.items())
+    rows = tuple(row_of(attack, group, defenses) for attack, group in by_attack.items())
     real = {attack: group for attack, group in by_attack.items() if option_of(attack) != NONE}
     average = _average(real, [row for row in rows if row.attack in real], defenses) if len(real) > 1 else None
     return Block(dataset, model, tuple(sorted({cell.seed for cell in cells})), defenses, needs, rows, average)
 
 
-def _row(attack: str, cells: Sequence[Cell], defenses: Sequence[str]) -> Row:
+def needs_of(cells: Sequence[Cell], defenses: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What each defense uses besides the model."""
+    return {
+        defense: tuple(dict.fromkeys(need for cell in cells if cell.defense == defense for need in cell.needs))
+        for defense in defenses
+    }
+
+
+def row_of(attack: str, cells: Sequence[Cell], defenses: Sequence[str]) -> Row:
+    """The row of an attack's cells."""
     entries = {name: _entry([cell for cell in cells if cell.defense == name], _after) for name in defenses}
     seeds = len({cell.seed for cell in cells})
     floors = _first_by_seed(cells, lambda cell: cell.floor)

@@ -1,11 +1,12 @@
 """What every rendering shows, as text: headers, the words in a cell, the caption, the list of what is unfinished."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
 from ntml_bench.errors import unknown
+from ntml_bench.objective import described
 from ntml_bench.table.cells import Cell
 from ntml_bench.table.labels import option_of
 from ntml_bench.table.summary import Block, Entry, Row, Summary
@@ -173,10 +174,21 @@ def legend(summary: Summary, sections: Sections, best_mark: str) -> list[str]:
         if any(not found for block in summary.blocks for found in block.needs.values()):
             codes.append("0: nothing")
         lines.append(f"What a defense needs besides the model: {'; '.join(codes)}.")
-    lines += _origin(summary)
-    options = {option_of(defense) for block in summary.blocks for defense in block.defenses}
-    lines += [text for name, text in RECONSTRUCTIONS.items() if name in options]
-    return lines
+    lines += [*_origin(summary), *searched(summary)]
+    return lines + reconstructions(summary.blocks)
+
+
+def reconstructions(blocks: Iterable[Block]) -> list[str]:
+    """What must be said of the defenses that are shown."""
+    options = {option_of(defense) for block in blocks for defense in block.defenses}
+    return [text for name, text in RECONSTRUCTIONS.items() if name in options]
+
+
+def searched(summary: Summary) -> list[str]:
+    """By what the cells were chosen, where they are the trials of a search."""
+    if summary.objective is None:
+        return []
+    return [f"The cells are trials of a search by {summary.objective} ({described(summary.objective)})."]
 
 
 def _origin(summary: Summary) -> list[str]:

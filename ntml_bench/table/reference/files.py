@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from ntml_bench.files import write_file
 from ntml_bench.table.delimited import csv_text
 from ntml_bench.table.markdown import escaped, table_line
 from ntml_bench.table.reference.comparison import ComparedBlock, Comparison, Line
 from ntml_bench.table.reference.published import COMPARED
 from ntml_bench.table.reference.view import HEADINGS, differing, headline, note, numbers, preface, remarks
-from ntml_bench.table.render import write_file
 from ntml_bench.table.view import heading_of
 
 COLUMNS = (
@@ -19,7 +19,6 @@ COLUMNS = (
 
 def write_comparison(comparison: Comparison, target: Path) -> list[Path]:
     """Write both files into `target`; their paths."""
-    target.mkdir(parents=True, exist_ok=True)
     texts = {"reference.md": comparison_markdown(comparison), "reference.csv": comparison_csv(comparison)}
     for name, text in texts.items():
         write_file(target / name, text.encode())

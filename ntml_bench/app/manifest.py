@@ -1,0 +1,46 @@
+"""The list of a sweep's cells on disk: what the table, the status and the housekeeping know a sweep by."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ntml_bench.app.cell import Cell
+from ntml_bench.app.settings import Settings
+from ntml_bench.store import write_json
+from ntml_bench.table.family import family_of
+from ntml_bench.table.manifest import MANIFEST, SweepFolder
+
+
+def sweep_folder(settings: Settings) -> Path:
+    return Path(settings.general.outputs) / "sweeps" / settings.general.sweep
+
+
+def write_manifest(cells: Sequence[Cell]) -> None:
+    """Say which cells the sweep has, in the order of its grid, so that the table knows what is missing.
+
+    Raises UserError for cells of two families.
+    """
+    _write(cells[0].settings, [cell.manifest_entry() for cell in cells])
+
+
+def add_to_manifest(cells: Sequence[Cell]) -> None:
+    """The same for cells that run beside others: alone, in jobs of their own, or in a later batch of one sweep."""
+    folder = sweep_folder(cells[0].settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".manifest.lock"):
+        known = SweepFolder.open(folder).entries if (folder / MANIFEST).exists() else ()
+        keys = {entry["key"] for entry in known}
+        new = [cell.manifest_entry() for cell in cells if cell.key not in keys]
+        if new:
+            _write(cells[0].settings, [*known, *new])
+
+
+def _write(settings: Settings, entries: list[dict[str, Any]]) -> None:
+    folder = sweep_folder(settings)
+    family_of(entries, folder.name)
+    manifest = {"sweep": folder.name, "store": "../../store", "cells": entries}
+    if settings.general.objective is not None:
+        manifest["objective"] = settings.general.objective
+    write_json(folder / MANIFEST, manifest)

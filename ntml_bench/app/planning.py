@@ -1,0 +1,57 @@
+"""The cells of a sweep, all composed and checked before the first one runs; and the end of a sweep."""
+
+from collections.abc import Sequence
+
+from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict
+
+from ntml_bench.app.cell import Cell
+from ntml_bench.app.composition import split_config
+from ntml_bench.app.manifest import add_to_manifest, write_manifest
+from ntml_bench.app.session import Session
+from ntml_bench.app.settings import read_settings
+from ntml_bench.errors import UserError
+
+
+def planned(
+    session: Session, context: HydraContext, config: DictConfig, grid: Sequence[Sequence[str]], first: int
+) -> tuple[list[Cell], list[JobReturn]]:
+    """The cells of a grid of overrides, and what Hydra wants to know of each; `first`: the number of the first cell.
+
+    The sweep's manifest is written. Raises UserError for a mistake in any cell.
+    """
+    cells, returns = [], []
+    for number, overrides in enumerate(grid, start=first):
+        composed = context.config_loader.load_sweep_config(config, list(overrides))
+        with open_dict(composed):
+            composed.hydra.job.num = number
+            composed.hydra.job.id = str(number)
+        plain, choices = split_config(composed)
+        try:
+            cells.append(session.cell(read_settings(plain, choices)))
+        except UserError as error:
+            raise UserError(f"{error}\n(in the cell {' '.join(filter_overrides(overrides))}; nothing was run)") from None
+        returns.append(JobReturn(overrides=list(overrides), cfg=plain, hydra_cfg=composed))
+    # A sweeper may come with its cells in batches, which together are one sweep.
+    (write_manifest if first == 0 else add_to_manifest)(cells)
+    return cells, returns
+
+
+def ended(session: Session, cells: Sequence[Cell], returns: Sequence[JobReturn]) -> None:
+    """Write the table and hand to Hydra what a sweeper waits for: the objective, where there is one, else the records.
+
+    Raises UserError where cells failed; to a search a failed cell is a failed trial, which the others outlive.
+    """
+    searching = cells[0].searched
+    for result, cell in zip(returns, cells, strict=True):
+        record = cell.record()
+        result.status = JobStatus.COMPLETED
+        result.return_value = record if record is None or not searching else cell.objective(record)
+        if searching and record is None:
+            result.status = JobStatus.FAILED
+            result.return_value = UserError(f"{cell.name} failed; its traceback: {cell.failure_path}")
+    session.render(cells[0].settings, quiet=searching)
+    if session.failed and not searching:
+        lines = "\n  ".join(session.failed)
+        raise UserError(f"{len(session.failed)} of {len(cells)} cells failed; the same command runs these again:\n  {lines}")
