@@ -147,7 +147,7 @@ def test_a_sweep_of_wandb_starts_cells_with_a_held_out_set(path: Path) -> None:
         assert settings.tracking.agent
         assert settings.general.sweep == path.stem
         assert settings.dataset.config.holdout > 0
-    assert sweep["metric"]["name"].startswith("holdout/")
+    assert sweep["metric"]["name"].startswith("holdout_")
 
 
 @pytest.mark.parametrize("arguments", [(), ("attack=sig",), ("-m", "seed=0,1")])

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ntml_bench.objective import HOLDOUT, ORACLE
 from ntml_bench.table.delimited import COLUMNS, row_of
 from ntml_bench.table.summary import Summary
 
@@ -24,9 +25,10 @@ class Content:
     """Each counts its own epochs: `STAGE/loss` over `STAGE/epoch`."""
 
 
-def content_of_cell(record: Mapping[str, Any]) -> Content:
+def content_of_cell(record: Mapping[str, Any], prefix: str = "") -> Content:
+    """`prefix` stands before the name of every measure."""
     return Content(
-        summary=summary_of(record),
+        summary=summary_of(record, prefix),
         history=[
             {f"{entry['stage']}/{name}": value for name, value in entry.items() if name != "stage"}
             for entry in record["history"]
@@ -36,23 +38,17 @@ def content_of_cell(record: Mapping[str, Any]) -> Content:
 
 
 def content_of_trial(record: Mapping[str, Any]) -> Content:
-    """The same for a run whose numbers choose settings: each measure's name says on which images it was measured.
-
-    `holdout/...`: training images that were held out. `oracle/...`: the test set, which nobody who chooses settings has.
-    """
-    content = content_of_cell(record)
-    images = "holdout" if record["settings"]["dataset"].get("holdout") else "oracle"
-    summary = {name if name.startswith("seconds/") else f"{images}/{name}": value for name, value in content.summary.items()}
-    return Content(summary=summary, history=content.history, stages=content.stages)
+    """The same for a run whose numbers choose settings: each measure is named after the images that it reads."""
+    return content_of_cell(record, HOLDOUT if record["settings"]["dataset"].get("holdout") else ORACLE)
 
 
-def summary_of(record: Mapping[str, Any]) -> dict[str, float]:
+def summary_of(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     """ACC, ASR, RA after the defense (percent) under their own names, the others below `before/` and `floor/`; seconds."""
-    found = {metric: record["after"][metric] for metric in METRICS}
-    found["defense_effectiveness_rating"] = record["defense_effectiveness_rating"]
+    found = {prefix + metric: record["after"][metric] for metric in METRICS}
+    found[prefix + "defense_effectiveness_rating"] = record["defense_effectiveness_rating"]
     for place in ("before", "floor"):
         measured = record.get(place) or {}
-        found.update({f"{place}/{metric}": measured.get(metric) for metric in METRICS})
+        found.update({f"{place}/{prefix}{metric}": measured.get(metric) for metric in METRICS})
     found.update({f"seconds/{stage}": value for stage, value in record["seconds"].items()})
     return {name: value for name, value in found.items() if value is not None}
 
