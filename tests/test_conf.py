@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from app_runner import bench, workplace
 from builders import CONF
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -15,11 +17,15 @@ from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
 from ntml_bench.app.composition import SweepsOnSearchPath, split_config
+from ntml_bench.app.explain import is_of_wandb
 from ntml_bench.app.settings import Settings, read_settings
 from ntml_bench.errors import UserError
 from ntml_bench.table.family import family_of
 
-SWEEPS = sorted(path.stem for path in (CONF.parent / "sweeps").glob("*.yaml"))
+__all__ = ["workplace"]
+
+FILES = sorted((CONF.parent / "sweeps").glob("*.yaml"))
+SWEEPS = [path.stem for path in FILES if not is_of_wandb(path)]
 SPECIALISED = sorted(
     path
     for folder in ("dataset", "presets")
@@ -125,6 +131,32 @@ def test_a_sweep_composes_and_names_its_family(name: str) -> None:
     assert len(families) == 1
     extended = any(f"\n  - {other}\n" in text for other in SWEEPS)
     assert extended or "override presets:" in text, "it names its family, or that of the sweep that it extends does"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if is_of_wandb(path)], ids=lambda path: path.stem)
+def test_a_sweep_of_wandb_starts_cells_with_a_held_out_set(path: Path) -> None:
+    sweep = yaml.safe_load(path.read_text())
+    assert f"wandb sweep sweeps/{path.name}" in path.read_text(), "it says how it is run"
+    assert sweep["program"] == "ntml-bench"
+    fixed = [argument for argument in sweep["command"] if not argument.startswith("${")]
+    # Both ends of every range, beside the first of the others.
+    ends = {name: values.get("values") or [values["min"], values["max"]] for name, values in sweep["parameters"].items()}
+    for choice in zip_longest(*ends.values()):
+        chosen = {name: ends[name][0] if value is None else value for name, value in zip(ends, choice, strict=True)}
+        settings = settings_of("config", *fixed, *(f"{name}={value}" for name, value in chosen.items()))
+        assert settings.tracking.agent
+        assert settings.general.sweep == path.stem
+        assert settings.dataset.config.holdout > 0
+    assert sweep["metric"]["name"].startswith("holdout_")
+
+
+@pytest.mark.parametrize("arguments", [(), ("attack=sig",), ("-m", "seed=0,1")])
+def test_a_sweep_of_wandb_is_none_of_hydra(workplace: Path, arguments: tuple[str, ...]) -> None:
+    outcome = bench("-cn", "wandb_ablation", *arguments)
+    assert outcome.code == 1
+    assert "'wandb_ablation' is a sweep of W&B, not of Hydra: wandb sweep " in outcome.errors
+    assert "Traceback" not in outcome.errors
+    assert "wandb_ablation" not in bench("-cn", "ablation").errors
 
 
 def test_the_recipe_of_a_family_comes_with_it_and_can_be_changed() -> None:

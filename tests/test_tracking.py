@@ -1,28 +1,27 @@
-"""W&B for real: offline files are read back; a server that is not there, a key that is missing, a package that is missing."""
+"""W&B on disk: offline files are read back; a key, a server or the package itself that is missing."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
-from table_records import entry, golden, metrics, record, write_sweep
-from wandb_files import LoggedRun, read_runs
+from builders import yaml_values
+from table_records import golden, write_sweep
+from wandb_place import alone, config, done, logged, tracker
 
 from ntml_bench.errors import UserError
 from ntml_bench.schema import build
 from ntml_bench.table.delimited import COLUMNS
 from ntml_bench.table.render import render_sweep
-from ntml_bench.tracking import Tracker, TrackingConfig
+from ntml_bench.tracking import Tracker, TrackingConfig, session
 from ntml_bench.tracking import tracker as tracker_module
 
-REPOSITORY = Path(__file__).parent.parent
-CLOSED = "http://127.0.0.1:9"
+__all__ = ["alone"]
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 class Terminal(StringIO):
@@ -35,55 +34,23 @@ class Terminal(StringIO):
         raise AssertionError("W&B asked for a key")
 
 
-def config(mode: str, init_timeout: float = 2.0) -> TrackingConfig:
-    return TrackingConfig(mode, "test-project", None, mode, init_timeout, 5.0)
-
-
-def done(defense: str = "nt_ml", seed: int = 0) -> dict[str, Any]:
-    before, after = metrics(96.5, 99.25, 0.5), metrics(94.75, 3.125, 90)
-    return record(entry("badnets", defense, seed), before if defense == "none" else after, before, metrics(97, 1.5, 95))
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No account, no key, no settings of whoever runs the tests; nothing left behind in the process."""
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_DIR", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_IDENTITY_TOKEN_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    home = tmp_path / "home"
-    home.mkdir()
-    for name in ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
-        monkeypatch.setenv(name, str(home))
-    monkeypatch.setenv("NETRC", str(home / "netrc"))
-    monkeypatch.setenv("WANDB_BASE_URL", CLOSED)
-    monkeypatch.setattr(Tracker, "server_given_up", False)
-    yield
-    if "wandb" in sys.modules:
-        sys.modules["wandb"].teardown()
-
-
-def logged(folder: Path) -> dict[str, LoggedRun]:
-    """The runs on disk, by name. W&B's service writes the end of a file about a millisecond after a run is finished."""
-    sys.modules["wandb"].teardown()
-    return read_runs(folder)
-
-
-@pytest.mark.parametrize("name", ["offline", "online", "none"])
+@pytest.mark.parametrize("name", ["offline", "online", "none", "agent"])
 def test_options_are_complete(name: str) -> None:
-    values = OmegaConf.to_container(OmegaConf.load(REPOSITORY / "conf" / "tracking" / f"{name}.yaml"))
-    assert isinstance(values, dict)
-    settings = build(TrackingConfig, {str(key): value for key, value in values.items()}, "tracking")
-    assert (settings.name, settings.mode) == (name, name)
+    values = yaml_values("tracking", name)
+    settings = build(TrackingConfig, values, "tracking")
+    agent = name == "agent"
+    assert (settings.name, settings.mode, settings.agent) == (name, "online" if agent else name, agent)
     with pytest.raises(UserError, match=r"tracking\.mode is 'ofline'"):
-        build(TrackingConfig, {**{str(key): value for key, value in values.items()}, "mode": "ofline"}, "tracking")
+        build(TrackingConfig, values | {"mode": "ofline"}, "tracking")
 
 
 def test_offline_files_hold_the_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     warnings: list[str] = []
-    tracker = Tracker(config("offline"), tmp_path / "sweep", "tiny", warnings.append)
+    tracked = tracker("offline", tmp_path / "sweep", warnings.append)
     first, second = done(), done("none")
-    tracker.log_cell(first)
+    tracked.log_cell(first)
     start = time.perf_counter()
-    tracker.log_cell(second)
+    tracked.log_cell(second)
     assert time.perf_counter() - start < 1.0
     assert warnings == []
     assert capfd.readouterr() == ("", "")
@@ -111,9 +78,9 @@ def test_offline_files_hold_the_run(tmp_path: Path, capfd: pytest.CaptureFixture
 def test_a_cell_is_logged_once_a_sweep(tmp_path: Path) -> None:
     cell = done()
     Tracker(config("offline"), tmp_path / "sweep", "tiny").log_cell(cell)
-    tracker = Tracker(config("offline"), tmp_path / "sweep", "tiny")
-    tracker.log_cell(cell)
-    assert tracker.is_logged(cell["key"])
+    again = Tracker(config("offline"), tmp_path / "sweep", "tiny")
+    again.log_cell(cell)
+    assert again.is_logged(cell["key"])
     assert (tmp_path / "sweep" / "tracked" / cell["key"]).read_text() == "offline\n"
     assert len(list((tmp_path / "sweep" / "wandb").glob("offline-run-*"))) == 1
     other = Tracker(config("offline"), tmp_path / "other", "other")
@@ -123,12 +90,29 @@ def test_a_cell_is_logged_once_a_sweep(tmp_path: Path) -> None:
     assert here.run_id != there.run_id
 
 
+def test_what_a_killed_process_left_of_a_run_is_replaced(tmp_path: Path) -> None:
+    folder, cell = tmp_path / "sweep", done()
+    tracked = tracker("offline", folder, pytest.fail)
+    tracked.log_cell(cell)
+    logged(folder)
+    marker = folder / "tracked" / cell["key"]
+    marker.unlink()  # as if it had been killed just before
+    (left,) = (folder / "wandb").glob("offline-run-*")
+    (file,) = left.glob("*.wandb")
+    file.write_bytes(file.read_bytes()[:200])
+    tracked.log_cell(cell)
+    (run,) = logged(folder).values()
+    assert len(list(folder.glob("wandb/*run-*/*.wandb"))) == 1
+    assert (len(run.history), run.summary["clean_accuracy"], run.exit_code) == (3, 94.75, 0)
+    assert marker.is_file()
+
+
 def test_the_table_becomes_a_run(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path, "golden", *golden())
     summary = render_sweep(folder, tmp_path / "out")
-    tracker = Tracker(config("offline"), folder, "golden")
+    tracked = Tracker(config("offline"), folder, "golden")
     for _ in range(2):
-        tracker.log_table(summary, tmp_path / "out" / "table.png")
+        tracked.log_table(summary, tmp_path / "out" / "table.png")
     (path,) = (folder / "wandb").glob("offline-run-*/files/media/table/*.json")
     table = json.loads(path.read_text())
     assert table["columns"] == list(COLUMNS)
@@ -175,49 +159,59 @@ def test_online_falls_back_within_seconds_and_says_so_once(tmp_path: Path, monke
 
 def test_a_failure_is_one_line_and_loses_no_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     warnings: list[str] = []
-    tracker = Tracker(config("offline"), tmp_path, "tiny", warnings.append)
+    tracked = tracker("offline", tmp_path, warnings.append)
 
     def fail(*arguments: object, **keywords: object) -> None:
         raise RuntimeError("no space\nleft")
 
     with monkeypatch.context() as patch:
-        patch.setattr(tracker_module, "open_run", fail)
-        tracker.log_cell(done())
+        patch.setattr(tracker_module, "write_run", fail)
+        tracked.log_cell(done())
     assert warnings == ["W&B: badnets/nt_ml/seed0 was not logged (RuntimeError: no space left)"]
-    assert not tracker.is_logged(done()["key"])
-    tracker.log_cell(done())
-    assert tracker.is_logged(done()["key"])
+    assert not tracked.is_logged(done()["key"])
+    tracked.log_cell(done())
+    assert tracked.is_logged(done()["key"])
 
 
-def test_a_broken_record_is_one_line_and_closes_its_run(tmp_path: Path) -> None:
+def test_a_broken_record_is_one_line_and_no_run(tmp_path: Path) -> None:
     warnings: list[str] = []
-    tracker = Tracker(config("offline"), tmp_path, "tiny", warnings.append)
-    tracker.log_cell({**done(), "history": [{"epoch": 0}]})
+    tracked = tracker("offline", tmp_path, warnings.append)
+    tracked.log_cell({**done(), "history": [{"epoch": 0}]})
     assert len(warnings) == 1
-    tracker.log_cell(done(seed=1))
-    assert tracker.is_logged(done(seed=1)["key"])
+    assert not list(tmp_path.glob("wandb/*run-*"))
+    tracked.log_cell(done(seed=1))
+    assert tracked.is_logged(done(seed=1)["key"])
     assert len(warnings) == 1
 
 
-def test_uploads_that_do_not_end_are_left_for_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stuck:
-        summary: dict[str, float] = {}  # noqa: RUF012
-
-        def define_metric(self, *arguments: object, **keywords: object) -> None: ...
-
-        def log(self, *arguments: object) -> None: ...
-
-        def finish(self, exit_code: int = 0) -> None:
-            raise TimeoutError
-
+def test_a_service_that_crashed_costs_one_cell(tmp_path: Path) -> None:
     warnings: list[str] = []
-    tracker = Tracker(config("online"), tmp_path, "tiny", warnings.append)
-    with monkeypatch.context() as patch:
-        patch.setattr(tracker_module, "open_run", lambda *arguments, **keywords: Stuck())
-        tracker.log_cell(done())
-    assert tracker.is_logged(done()["key"])
-    assert len(warnings) == 1
-    assert Tracker.server_given_up
+    tracked = tracker("offline", tmp_path, warnings.append)
+    tracked.log_cell(done(seed=0))
+    session._kill_service()
+    tracked.log_cell(done(seed=1))
+    tracked.log_cell(done(seed=2))
+    assert [line.partition(" (")[0] for line in warnings] == ["W&B: badnets/nt_ml/seed1 was not logged"]
+    assert {"badnets/nt_ml/seed2"} <= set(logged(tmp_path))
+
+
+def test_a_service_that_hangs_costs_one_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    tracked = tracker("offline", tmp_path, warnings.append)
+    tracked.log_cell(done(seed=0))
+    monkeypatch.setattr(session, "GRACE", 0.5)
+    monkeypatch.setattr(tracker_module, "LOCAL", session.Limits(init=0.5, finish=0.5))
+    service = session._service()
+    assert service is not None
+    service.send_signal(signal.SIGSTOP)
+    start = time.perf_counter()
+    tracked.log_cell(done(seed=1))
+    assert time.perf_counter() - start < 15
+    monkeypatch.undo()
+    tracked.log_cell(done(seed=2))
+    reason = "TimeoutError: no answer of W&B's service within 1 s"
+    assert warnings == [f"W&B: badnets/nt_ml/seed1 was not logged ({reason})"]
+    assert {"badnets/nt_ml/seed2"} <= set(logged(tmp_path))
 
 
 def test_wandb_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,8 +226,8 @@ def test_mode_none_needs_no_wandb(tmp_path: Path) -> None:
 import sys
 sys.modules["wandb"] = None
 from pathlib import Path
-from ntml_bench.tracking import Tracker, TrackingConfig
-tracker = Tracker(TrackingConfig("none", "p", None, "none", 1.0, 1.0), Path({str(tmp_path)!r}) / "sweep", "s")
+from ntml_bench.tracking import Tracker, TrackingConfig, session
+tracker = Tracker({config("none")!r}, Path({str(tmp_path)!r}) / "sweep", "s")
 tracker.log_cell({done()!r})
 print(tracker.is_logged("x"), (Path({str(tmp_path)!r}) / "sweep").exists())
 """
@@ -247,8 +241,8 @@ def test_a_process_says_one_line_and_ends_soon_after_a_server_that_never_was(tmp
 import logging
 from pathlib import Path
 logging.basicConfig(level=logging.INFO)
-from ntml_bench.tracking import Tracker, TrackingConfig
-Tracker(TrackingConfig("online", "p", None, "online", 1.0, 1.0), Path({str(tmp_path)!r}), "s", print).log_cell({done()!r})
+from ntml_bench.tracking import Tracker, TrackingConfig, session
+Tracker({config("online")!r}, Path({str(tmp_path)!r}), "s", print).log_cell({done()!r})
 """
     start = time.perf_counter()
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)

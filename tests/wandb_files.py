@@ -21,6 +21,7 @@ class LoggedRun:
     name: str = ""
     project: str = ""
     group: str = ""
+    sweep: str = ""
     job_type: str = ""
     tags: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
@@ -62,6 +63,7 @@ def read_run(path: Path) -> LoggedRun:
         kind = record.WhichOneof("record_type")
         if kind == "run":
             run.run_id, run.name, run.project = record.run.run_id, record.run.display_name, record.run.project
+            run.sweep = record.run.sweep_id
             run.group, run.job_type, run.tags = record.run.run_group, record.run.job_type, list(record.run.tags)
             _set(run.config, record.run.config.update)
         elif kind == "config":
@@ -79,7 +81,7 @@ def read_run(path: Path) -> LoggedRun:
     return run
 
 
-def read_runs(folder: Path) -> dict[str, LoggedRun]:
-    """The runs below `folder` by name."""
-    runs = [read_run(path) for path in sorted(folder.glob("wandb/*run-*/*.wandb"))]
+def read_runs(folder: Path, kind: str = "*run-*") -> dict[str, LoggedRun]:
+    """The runs of that kind below `folder` by name."""
+    runs = [read_run(path) for path in sorted(folder.glob(f"wandb/{kind}/*.wandb"))]
     return {run.name: run for run in runs}

@@ -1,8 +1,11 @@
 """Hydra's and OmegaConf's errors in one clear message, with the nearest valid name."""
 
 import re
+from argparse import ArgumentParser
 from difflib import get_close_matches
+from pathlib import Path
 
+import yaml
 from omegaconf import OmegaConf
 
 from ntml_bench.app.composition import config_folder
@@ -10,6 +13,10 @@ from ntml_bench.app.composition import config_folder
 
 def explain(error: Exception) -> str:
     """What a user should read of an error of composition: no traceback, the names that would have been right."""
+    name = _config_name()
+    if name in _sweeps(of_wandb=True):
+        path = config_folder("sweeps") / f"{name}.yaml"
+        return f"'{name}' is a sweep of W&B, not of Hydra: wandb sweep {path}, then wandb agent ID"
     message = str(error).strip()
     cause = error.__cause__
     missing = re.search(r"Could not find '(?:([\w/]+)/)?([^'/]+)'", message)
@@ -22,8 +29,8 @@ def explain(error: Exception) -> str:
         return f"unknown {group or 'config'} '{option}'.{_nearest(option, options)} Available: {available}."
     sweep = re.search(r"Cannot find primary config '([^']+)'", message)
     if sweep:
-        sweeps = [path.stem for path in config_folder("sweeps").glob("*.yaml")]
-        available = ", ".join(sorted(sweeps))
+        sweeps = _sweeps(of_wandb=False)
+        available = ", ".join(sweeps)
         return f"unknown sweep '{sweep[1]}'.{_nearest(sweep[1], sweeps)} Available: {available}; -cd names another folder."
     key = re.search(r"Could not override '([^']+)'", message)
     if key:
@@ -35,6 +42,25 @@ def explain(error: Exception) -> str:
             f" ({cause})" if cause and "not in struct" not in str(cause) else ""
         )
     return message
+
+
+def _config_name() -> str | None:
+    """The primary config that was asked for, as Hydra's own parser reads it."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-name", "-cn")
+    name = parser.parse_known_args()[0].config_name
+    return name and name.removesuffix(".yaml")
+
+
+def _sweeps(*, of_wandb: bool) -> list[str]:
+    """The names of the sweeps that come with the package: Hydra's primary configs, or the files for `wandb sweep`."""
+    paths = sorted(config_folder("sweeps").glob("*.yaml"))
+    return [path.stem for path in paths if is_of_wandb(path) == of_wandb]
+
+
+def is_of_wandb(path: Path) -> bool:
+    """Whether a file in `sweeps` is one for `wandb sweep`: it names a search method and its parameters."""
+    return {"method", "parameters"} <= set(yaml.safe_load(path.read_text()))
 
 
 def _nearest(name: str, names: list[str]) -> str:

@@ -2,39 +2,42 @@
 
 W&B is imported when the first run is written: `mode: none` works without it, and it costs nothing before. A cell is
 logged when it is done, from its record, in some 50 ms (the first takes a second and a half); a marker in `tracked/`
-says that it was. What a killed process left unlogged is logged by the next one.
+says that it was, and where to. What a killed process left unlogged is logged by the next one, under the same id.
 """
 
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+from filelock import FileLock
 
 from ntml_bench.errors import UserError
 from ntml_bench.schema import number, one_of
 from ntml_bench.table.delimited import COLUMNS, render_csv
 from ntml_bench.table.summary import NONE, Summary
-from ntml_bench.tracking.content import log_history, summary_of, table_rows
-from ntml_bench.tracking.session import forget_server, installed, open_run, undisturbed
-
-if TYPE_CHECKING:
-    from wandb import Run
+from ntml_bench.tracking.content import Content, content_of_cell, content_of_trial, table_rows
+from ntml_bench.tracking.copies import copies, keep_one, was_sent
+from ntml_bench.tracking.session import IDENTITY, LOCAL, Limits, installed, write_run
 
 LONGEST_TAG = 64
 """Characters; W&B refuses longer ones."""
 _LOGGER = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
     """Where W&B runs go."""
 
     name: str
-    project: str
+    project: str | None
     entity: str | None
     mode: str = one_of("offline", "online", "none")
+    agent: bool
+    """Whether the cell is a trial of a W&B sweep: its run is then the one that `wandb agent` started the process for."""
     init_timeout: float = number(above=0)
     """Seconds to reach the server."""
     finish_timeout: float = number(above=0)
@@ -52,114 +55,124 @@ class Tracker:
     server_given_up: ClassVar[bool] = False
 
     def __init__(self, config: TrackingConfig, folder: Path, sweep: str, warn: Callable[[str], None] = _LOGGER.warning) -> None:
-        """A tracker of the sweep in `folder`; UserError where W&B is asked for and not installed."""
+        """A tracker of the sweep in `folder`.
+
+        UserError where W&B is asked for and not installed, or an agent of it is and there is none.
+        """
         if config.mode != "none" and not installed():
             raise UserError(f"tracking={config.name} needs wandb, which is not installed: install it, or use tracking=none")
+        if config.agent and (config.mode == "none" or not all(os.environ.get(name) for name in IDENTITY)):
+            raise UserError(
+                "tracking.agent=true is for the cells that `wandb agent` starts: it sets "
+                f"{', '.join(IDENTITY)}, and tracking.mode must be online or offline"
+            )
         self.config = config
         self.folder = folder
         self.sweep = sweep
         self.warn = warn
+        self._trial: str | None = None
 
     def is_logged(self, key: str) -> bool:
-        """Whether this sweep has logged that cell, in this process or another."""
-        return self._marker(key).is_file()
+        """Whether this sweep has logged that cell, in this process or another, as far as it can be now.
+
+        What is on disk only is not logged for a tracker that reaches the server.
+        """
+        try:
+            mode = self._marker(key).read_text().strip()
+        except FileNotFoundError:
+            return False
+        return mode == "online" or not self._online
 
     def log_cell(self, record: Mapping[str, Any]) -> None:
         """A run of a done cell's record, unless it has one; does nothing in mode none."""
         attack, defense, seed = record["attack"], record["defense"], record["seed"]
-
-        def fill(run: "Run") -> None:
-            log_history(run, record["history"])
-            run.summary.update(summary_of(record))
-
-        self._log(
-            str(record["key"]),
-            fill,
-            name=f"{attack}/{defense}/seed{seed}",
-            job_type="undefended" if defense == NONE else "defense",
-            tags=[str(tag)[:LONGEST_TAG] for tag in (record["dataset"], record["model"], attack, defense, f"seed-{seed}")],
-            config=dict(record["settings"]),
-        )
+        name = f"{attack}/{defense}/seed{seed}"
+        key = str(record["key"])
+        description: dict[str, Any] = {
+            "job_type": "undefended" if defense == NONE else "defense",
+            "tags": [str(tag)[:LONGEST_TAG] for tag in (record["dataset"], record["model"], attack, defense, f"seed-{seed}")],
+            "config": dict(record["settings"]),
+        }
+        if not self.config.agent:
+            description |= {"name": name, **self._place(key)}
+            self._log(key, description["id"], name, lambda: content_of_cell(record), description)
+        elif self._trial in (None, key):
+            self._trial = key
+            # The agent's variables say the rest: W&B's own id, name, project and sweep.
+            run_id = os.environ["WANDB_RUN_ID"]
+            self._log(f"agent-{run_id}", run_id, name, lambda: content_of_trial(record), description)
+        else:
+            self.warn(f"W&B: {name} was not logged: the run of an agent holds one cell")
 
     def log_table(self, summary: Summary, png_path: Path | None) -> None:
-        """A run with the table as `wandb.Table` and its picture, unless the very same table has one."""
+        """A run with the table as `wandb.Table` and its picture, unless the very same table has one; none for an agent."""
 
-        def fill(run: "Run") -> None:
+        def content() -> Content:
             import wandb
 
-            run.log({"table": wandb.Table(columns=list(COLUMNS), data=table_rows(summary))})
+            history: list[dict[str, Any]] = [{"table": wandb.Table(columns=list(COLUMNS), data=table_rows(summary))}]
             if png_path is not None and png_path.is_file():
-                run.log({"heat_map": wandb.Image(str(png_path))})
-            run.summary.update({state: summary.count(state) for state in ("done", "failed", "running", "missing")})
+                history.append({"heat_map": wandb.Image(str(png_path))})
+            return Content(
+                summary={state: summary.count(state) for state in ("done", "failed", "running", "missing")}, history=history
+            )
 
-        content = f"table-{_digest(render_csv(summary))}"
-        self._log(content, fill, name=f"table/{self.sweep}", job_type="table", tags=[], config={})
+        if self.config.agent:
+            return
+        key, name = f"table-{_digest(render_csv(summary))}", f"table/{self.sweep}"
+        description = {"name": name, "job_type": "table", **self._place(key)}
+        self._log(key, description["id"], name, content, description)
 
-    def _log(self, key: str, fill: Callable[["Run"], None], **description: Any) -> None:
+    @property
+    def _online(self) -> bool:
+        return self.config.mode == "online" and not Tracker.server_given_up
+
+    def _place(self, key: str) -> dict[str, Any]:
+        config = self.config
+        run_id = f"{key}-{_digest(self.sweep)[:8]}"
+        return {"id": run_id, "group": self.sweep, "project": config.project, "entity": config.entity}
+
+    def _log(self, key: str, run_id: str, name: str, content: Callable[[], Content], description: dict[str, Any]) -> None:
         if self.config.mode == "none" or self.is_logged(key):
             return
-        description |= {"id": f"{key}-{_digest(self.sweep)[:8]}", "group": self.sweep}
-        try:
-            mode = self._write_run(fill, description)
-        except Exception as error:
-            self.warn(f"W&B: {description['name']} was not logged ({_one_line(error)})")
-            return
-        self._mark(key, mode)
-
-    def _write_run(self, fill: Callable[["Run"], None], description: dict[str, Any]) -> str:
-        """One whole run; the mode that it was written in."""
-        run, mode = self._open_somewhere(description)
-        with undisturbed(offline=mode == "offline"):
-            try:
-                fill(run)
-            except BaseException:
-                run.finish(exit_code=1)
-                raise
-            try:
-                run.finish()
-            except TimeoutError:
-                # The run is on disk, whole; what did not get to the server can be sent later.
-                self._give_up_server(f"uploads took more than {self.config.finish_timeout:g} s")
-                return "online, not wholly uploaded"
-        return mode
-
-    def _open_somewhere(self, description: dict[str, Any]) -> tuple["Run", str]:
-        if self.config.mode == "online" and not Tracker.server_given_up:
-            with undisturbed(offline=False):
-                try:
-                    return self._open("online", description), "online"
-                except Exception as error:
-                    self._give_up_server(_one_line(error))
-        with undisturbed(offline=True):
-            return self._open("offline", description), "offline"
-
-    def _open(self, mode: str, description: dict[str, Any]) -> "Run":
-        config = self.config
-        return open_run(
-            mode,
-            self.folder,
-            config.init_timeout,
-            config.finish_timeout,
-            project=config.project,
-            entity=config.entity,
-            **description,
-        )
-
-    def _give_up_server(self, reason: str) -> None:
-        Tracker.server_given_up = True
-        self.warn(f"W&B: going on offline ({reason}); to upload later: wandb sync {self.folder / 'wandb'}/*run-*")
-        forget_server()
-
-    def _marker(self, key: str) -> Path:
-        return self.folder / "tracked" / key
-
-    def _mark(self, key: str, mode: str) -> None:
         marker = self._marker(key)
         try:
             marker.parent.mkdir(parents=True, exist_ok=True)
-            marker.write_text(mode + "\n")
-        except OSError as error:
-            self.warn(f"W&B: {key} is logged, but could not be marked as such ({_one_line(error)})")
+            # Two jobs that find one cell done at the same time log it once.
+            with FileLock(marker.with_name(f".{key}.lock")):
+                if self.is_logged(key):
+                    return
+                mode, written = self._write(run_id, content, description)
+                keep_one(self.folder, run_id, written)
+                marker.write_text(mode + "\n")
+        except Exception as error:
+            self.warn(f"W&B: {name} was not logged ({_one_line(error)})")
+
+    def _write(self, run_id: str, content: Callable[[], Content], description: dict[str, Any]) -> tuple[str, Path]:
+        """One whole run; the mode that it was written in, and its folder."""
+        config = self.config
+        limits = Limits(init=config.init_timeout, finish=config.finish_timeout)
+        made = content()
+        if self._online:
+            try:
+                # A run that the server has, of a process that was killed before it left its marker, goes on where it was.
+                return "online", write_run(
+                    "online", self.folder, limits, made, of_agent=config.agent, resume="allow", **description
+                )
+            except Exception as error:
+                self._give_up_server(_one_line(error))
+                made = content()  # W&B's media belong to the run that they were first written into
+        if any(was_sent(copy) for copy in copies(self.folder, run_id)):
+            made = Content(summary=made.summary)  # `wandb sync` would append the history to the one it has sent
+        return "offline", write_run("offline", self.folder, LOCAL, made, of_agent=config.agent, **description)
+
+    def _give_up_server(self, reason: str) -> None:
+        Tracker.server_given_up = True
+        runs = self.folder / "wandb" / "offline-run-*"
+        self.warn(f"W&B: going on offline ({reason}); to upload later: wandb sync {runs}, or the same command again")
+
+    def _marker(self, key: str) -> Path:
+        return self.folder / "tracked" / key
 
 
 def _digest(text: str) -> str:
