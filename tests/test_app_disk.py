@@ -12,6 +12,7 @@ __all__ = ["workplace"]
 PAIR = ("-m", *SMALL, "attack=badnets", "attack.poisoning_rate=0.05", "defense=none,i_bau", "sweep=pair")
 
 
+@pytest.mark.slow
 def test_a_cell_that_finds_the_disk_full_is_a_clear_line_and_the_others_go_on(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,6 +51,7 @@ def test_a_table_that_cannot_be_written_is_a_clear_line(workplace: Path, monkeyp
     assert "cannot write outputs/tables/bare/cells.csv: read-only file system" in outcome.errors
 
 
+@pytest.mark.slow
 def test_what_was_damaged_is_made_anew_to_the_same_numbers(workplace: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert bench(*PAIR).code == 0
     before = rows("pair")
