@@ -337,4 +337,4 @@ def test_the_command_lists_the_files(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert names == ["cells.csv", "table.png", "ablation.csv", "ablation.png", "ablation.pdf"]
     assert main(["budget", "--outputs", str(tmp_path), "--keep", "--format", "csv,md"]) == 0
     kept = {path.name for path in (tmp_path / "reference" / "budget").iterdir()}
-    assert kept == {"manifest.json", "records", "cells.csv", "table.md", "ablation.csv", "ablation.md"}
+    assert kept == {"manifest.json", "checksums.json", "records", "cells.csv", "table.md", "ablation.csv", "ablation.md"}
