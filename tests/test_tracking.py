@@ -1,6 +1,7 @@
 """W&B on disk: offline files are read back; a key, a server or the package itself that is missing."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -131,9 +132,12 @@ def test_variables_of_the_shell_do_not_change_the_run(tmp_path: Path, monkeypatc
         "WANDB_RUN_ID": "mine",
         "WANDB_RESUME": "must",
         "WANDB_DIR": str(tmp_path / "elsewhere"),
+        "WANDB_SERVICE": "3-1-unix-nowhere",
     }.items():
         monkeypatch.setenv(name, value)
+    before = dict(os.environ)
     Tracker(config("offline"), tmp_path / "sweep", "tiny").log_cell(done())
+    assert dict(os.environ) == before
     (run,) = logged(tmp_path / "sweep").values()
     assert run.summary["clean_accuracy"] == 94.75
     assert not (tmp_path / "elsewhere").exists()

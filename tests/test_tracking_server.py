@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 from app_runner import SMALL, bench, rows, workplace
+from table_records import golden, write_sweep
 from wandb_files import read_runs
 from wandb_place import CLOSED, alone, done, logged, server, tracker
 from wandb_server import ANSWERS, DIES, FAILS, HANGS, REFUSES, TOO_MANY, WandbServer
 
-from ntml_bench.tracking import Tracker
-from ntml_bench.tracking.session import GRACE
+from ntml_bench.table.render import render_sweep
+from ntml_bench.tracking import Tracker, session
 
 __all__ = ["alone", "server", "workplace"]
 pytestmark = pytest.mark.usefixtures("alone")
@@ -143,7 +144,7 @@ def test_a_bad_server_costs_bounded_seconds_and_no_data(
         tracker("online", tmp_path, warnings.append, init_timeout=INIT, finish_timeout=FINISH).log_cell(done(seed=seed))
     took = time.perf_counter() - start
     print(f"{part}: {took:.1f} s for four cells; {warnings}")
-    assert took < max(INIT, FINISH) + GRACE + BUSY
+    assert took < max(INIT, FINISH) + session.GRACE + BUSY
     assert len(warnings) == 1
     assert warnings[0].startswith("W&B: going on offline (")
     assert f"wandb sync {tmp_path}/wandb/offline-run-*" in warnings[0]
@@ -157,6 +158,24 @@ def test_a_bad_server_costs_bounded_seconds_and_no_data(
     assert len(on_disk) == 4 - len(sent)
     for run in on_disk.values():
         assert (len(run.history), run.summary["clean_accuracy"], run.exit_code) == (3, 94.75, 0)
+
+
+def test_a_server_that_hangs_where_wandb_has_no_time_out_costs_bounded_seconds(
+    tmp_path: Path, server: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A table asks for an artifact while it is logged.
+    monkeypatch.setattr(session, "GRACE", 1.0)
+    server.part = lambda call: HANGS if call == "ArtifactType" else ANSWERS
+    folder = write_sweep(tmp_path, "golden", *golden())
+    summary = render_sweep(folder, tmp_path / "out")
+    warnings: list[str] = []
+    start = time.perf_counter()
+    tracked = tracker("online", folder, warnings.append, init_timeout=30.0, finish_timeout=FINISH)
+    tracked.log_table(summary, tmp_path / "out" / "table.png")
+    assert time.perf_counter() - start < FINISH + 1.0 + BUSY
+    assert len(warnings) == 1
+    assert "no answer of W&B's service within 3 s" in warnings[0]
+    assert len(list(folder.glob("wandb/offline-run-*/files/media/table/*.json"))) == 1
 
 
 SWEEP = """

@@ -32,6 +32,8 @@ DISTURBING = (
     "WANDB_FORK_FROM",
     "WANDB_LAUNCH",
     "WANDB_DIR",
+    # Another process's service; and so ours is not that of the processes that we start.
+    "WANDB_SERVICE",
 )
 REPORTING = "WANDB_ERROR_REPORTING"
 GRACE = 5.0
@@ -61,18 +63,17 @@ def installed() -> bool:
 @contextmanager
 def undisturbed(*, of_agent: bool) -> Iterator[None]:
     """Without the variables that change what a run is, and without a terminal on which W&B could ask for a key."""
-    removed = DISTURBING if of_agent else (*DISTURBING, *IDENTITY)
-    kept = {name: os.environ[name] for name in (*removed, REPORTING) if name in os.environ}
-    for name in removed:
-        os.environ.pop(name, None)
-    # Else crash reports go to the server: from offline runs too, and from a server that hangs they cost half a minute.
+    changed = (*DISTURBING, REPORTING) if of_agent else (*DISTURBING, *IDENTITY, REPORTING)
+    kept = {name: os.environ.pop(name) for name in changed if name in os.environ}
+    # Else crash reports go to the server, from offline runs too, and the end of the process waits for a server that hangs.
     os.environ[REPORTING] = "false"
     stdin, sys.stdin = sys.stdin, StringIO()
     try:
         yield
     finally:
         sys.stdin = stdin
-        os.environ.pop(REPORTING, None)
+        for name in changed:
+            os.environ.pop(name, None)
         os.environ.update(kept)
 
 

@@ -79,7 +79,7 @@ class Tracker:
         """
         try:
             mode = self._marker(key).read_text().strip()
-        except FileNotFoundError:
+        except OSError:
             return False
         return mode == "online" or not self._online
 
