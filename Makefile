@@ -7,10 +7,10 @@ ARGS ?=
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install table bench test lint wheel clean
+.PHONY: help install table bench test test-slurm lint wheel clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/.installed ## make .venv and install the project into it
 
@@ -22,6 +22,10 @@ bench: .venv/.installed ## time training, inference and sweeps on this machine (
 
 test: .venv/.developed ## run the whole test suite
 	.venv/bin/python -m pytest -n 2
+
+test-slurm: .venv/.developed ## start a Slurm of two nodes here and test on it (root on Debian; installs Debian's Slurm)
+	.venv/bin/python tests/slurm/cluster.py install
+	.venv/bin/python -m pytest -m slurm
 
 lint: .venv/.developed ## ruff and pyright
 	.venv/bin/ruff check .
@@ -42,5 +46,5 @@ clean: ## remove .venv and what was built; outputs/ stays
 	@touch $@
 
 .venv/.developed: .venv/.installed
-	$(PIP) -e '.[dev]'
+	$(PIP) -e '.[dev,slurm]'
 	@touch $@
