@@ -7,7 +7,7 @@ ARGS ?=
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install table bench test test-faults lint wheel clean
+.PHONY: help install table bench test test-faults test-slurm lint wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ test: .venv/.developed ## run the whole test suite
 
 test-faults: .venv/.developed ## two sweeps on one store under 60 faults (kills, a full disk, a read-only one); prints the counts
 	NTML_FAULTS=60 .venv/bin/python -m pytest -s tests/test_faults.py
+
+test-slurm: .venv/.developed ## start a Slurm of two nodes here and test on it (root on Debian; installs Debian's Slurm)
+	.venv/bin/python tests/slurm/cluster.py install
+	.venv/bin/python -m pytest -m slurm
 
 lint: .venv/.developed ## ruff and pyright
 	.venv/bin/ruff check .
@@ -45,5 +49,5 @@ clean: ## remove .venv and what was built; outputs/ stays
 	@touch $@
 
 .venv/.developed: .venv/.installed
-	$(PIP) -e '.[dev]'
+	$(PIP) -e '.[dev,slurm]'
 	@touch $@

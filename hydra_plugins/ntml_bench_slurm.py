@@ -41,10 +41,12 @@ if TYPE_CHECKING or find_spec("hydra_plugins.hydra_submitit_launcher") is not No
 
         def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
             """Raises UserError for a mistake in any cell before all, and for cells that failed behind all."""
+            from ntml_bench.app.jobs import check_commands
             from ntml_bench.app.planning import ended, planned
             from ntml_bench.app.session import Session
             from ntml_bench.app.slurm import run_in_jobs
 
+            check_commands()
             assert self.config is not None
             assert self.hydra_context is not None
             setup_globals()

@@ -1,5 +1,7 @@
 """A mistake ends at once with one clear message: no traceback, exit code not 0, nothing trained."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,16 @@ def test_a_setting_of_another_option_is_explained(workplace: Path) -> None:
     outcome = bench("defense=none", "defense.recipe.epochs=1")
     assert outcome.code == 1
     assert "'defense.recipe.epochs' is not one of the chosen defense's" in outcome.errors
+
+
+def test_slurm_without_its_launcher_says_what_to_install(workplace: Path) -> None:
+    lines = (
+        "import sys",
+        "sys.modules['hydra_plugins.hydra_submitit_launcher'] = None",  # as where it is not installed
+        "from ntml_bench.app.main import main",
+        "sys.argv = ['ntml-bench', '-m', 'cluster=slurm']",
+        "main()",
+    )
+    ended = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.strip() == ("ntml-bench: cluster=slurm needs hydra-submitit-launcher: pip install 'ntml-bench[slurm]'")

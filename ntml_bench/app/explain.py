@@ -25,6 +25,8 @@ def explain(error: Exception) -> str:
         group, option = missing.groups()
         if (group, option) == ("hydra/sweeper", "optuna"):
             return "hydra/sweeper=optuna needs an extra that is not installed: pip install 'ntml-bench[optuna]'"
+        if option == "ntml_bench_slurm":
+            return "cluster=slurm needs hydra-submitit-launcher: pip install 'ntml-bench[slurm]'"
         available = ", ".join(options) or "see --help"
         return f"unknown {group or 'config'} '{option}'.{_nearest(option, options)} Available: {available}."
     sweep = re.search(r"Cannot find primary config '([^']+)'", message)
@@ -74,8 +76,9 @@ def _known_keys() -> list[str]:
     keys = set()
     for path in folder.rglob("*.yaml"):
         parts = path.relative_to(folder).parts
-        group = f"{parts[0]}." if len(parts) == 2 and "_" not in parts[0] else ""
-        if len(parts) == 1 or group:
+        anywhere = path.read_text().startswith("# @package _global_")
+        group = f"{parts[0]}." if len(parts) == 2 and "_" not in parts[0] and not anywhere else ""
+        if len(parts) == 1 or group or anywhere:
             keys |= {group + key for key in _flat(OmegaConf.to_container(OmegaConf.load(path), resolve=False))}
     return sorted(keys)
 

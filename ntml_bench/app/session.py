@@ -16,6 +16,7 @@ from ntml_bench.app.progress import Progress
 from ntml_bench.app.runners import Runner
 from ntml_bench.app.schedule import Schedule, Task
 from ntml_bench.app.settings import Settings
+from ntml_bench.errors import UserError
 from ntml_bench.table.render import render_sweep
 from ntml_bench.table.terminal import print_table
 from ntml_bench.tracking import Tracker
@@ -37,6 +38,8 @@ class Session:
     def cell(self, settings: Settings) -> Cell:
         """The cell of these settings, checked. Raises UserError."""
         self._tracker_of(settings)  # says now, not behind the first cell, that W&B is missing
+        if settings.tracking.agent and self.progress.total > 1:
+            raise UserError("tracking.agent=true: the run of a W&B agent holds one cell; a sweep of several has no such run")
         return Cell(settings, self._data.of(settings))
 
     def run(self, cells: Sequence[Cell], runners: Sequence[Runner]) -> list[dict[str, Any] | None]:

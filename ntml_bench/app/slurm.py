@@ -4,101 +4,124 @@ Slurm says of a Python exception that the job COMPLETED, and nothing of a cell a
 store. A job that ended without that (cancelled, killed, out of time too often) is written down as the cell's failure here.
 """
 
-import copy
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hydra.core.singleton import Singleton
-from omegaconf import OmegaConf
-
+from ntml_bench.app import jobs
 from ntml_bench.app.cell import Cell
 from ntml_bench.app.failure import describe
+from ntml_bench.app.jobs import Job, State
+from ntml_bench.app.progress import CellProgress
 from ntml_bench.app.schedule import Task, tasks_of
 from ntml_bench.app.session import Session
+from ntml_bench.errors import UserError
 
 SECONDS_BETWEEN_LOOKS = 1.0
+"""At the store, for records."""
+SECONDS_BETWEEN_QUESTIONS = 15.0
+"""To Slurm's controller, at most; a young sweep asks sooner."""
+SECONDS_FOR_FILES = 10.0
+"""Within which what an ended job wrote is seen here: a network's file system takes a while."""
+ORDINARY = ("None", "Resources", "Priority", "Dependency", "JobArrayTaskLimit", "BeginTime")
+"""Reasons to wait that pass by themselves."""
 
 
 class JobEndedError(RuntimeError):
     """A job ended and left neither a record nor a failure of its cell."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Submitted:
-    """A task, and the job that runs it."""
+    """A task and the job that runs it. `ended`: since when Slurm says so, `state`: what it said last."""
 
     task: Task
-    job: Any
+    job: Job
+    ended: float | None = None
+    state: str = "UNKNOWN"
+    progress: CellProgress | None = None
 
 
 def run_in_jobs(session: Session, cells: Sequence[Cell], launcher: Any, grid: Sequence[Sequence[str]]) -> None:
     """Submit what is not done, wait for all of it, and note in `session` what failed; `grid`: the overrides of each cell.
 
-    `launcher`: hydra-submitit-launcher's, set up. An interrupt cancels the jobs.
+    `launcher`: hydra-submitit-launcher's, set up. Whatever stops this cancels the jobs. Raises UserError.
     """
-    overrides = dict(zip(cells, grid, strict=True))
+    overrides = {
+        cell: (number, [*given, *_settled_here(cell)]) for number, (cell, given) in enumerate(zip(cells, grid, strict=True))
+    }
     for cell in cells:
         if (record := cell.record()) is not None:
             session.progress.cell(cell.name).done(record, found=True)
             session.track(cell)
-    open_cells = [cell for cell in overrides if cell.record() is None]
+    open_cells = [cell for cell in cells if cell.record() is None]
     for cell in open_cells:
         cell.failure_path.unlink(missing_ok=True)  # of an earlier run: what is there at the end is of this one
     submitted: list[Submitted] = []
-    try:
-        _submit_all(launcher, open_cells, overrides, submitted)
-        _wait(session, submitted)
-    except BaseException:
-        arrays = {str(entry.job.job_id).partition("_")[0] for entry in submitted}
-        if arrays:
-            subprocess.run(["scancel", *sorted(arrays)], check=False)
-        raise
+    with jobs.stopped_by_any_signal():
+        try:
+            _submit_all(launcher, open_cells, overrides, submitted)
+            _wait(session, submitted)
+        except BaseException:
+            with jobs.unstoppable():
+                jobs.cancel([entry.job for entry in submitted])
+            if submitted:
+                session.progress.note("The jobs are cancelled.")
+            raise
+
+
+def _settled_here(cell: Cell) -> list[str]:
+    """Settings of a job that are not left to it. W&B runs are written by this process, which waits for the records.
+
+    The precision is part of every key, and `auto` asks the machine: a job on another one would look for other models, and
+    leave its record where nobody looks.
+    """
+    general, cluster = cell.settings.general, cell.settings.cluster
+    settled = ["tracking.mode=none"]
+    if general.precision == "auto":
+        if getattr(cluster, "gpus", None) and general.device != "cpu" and cell.engine.device.type == "cpu":
+            raise UserError(
+                "precision=auto asks this machine, which has no GPU, but the jobs run where there is one: "
+                "name precision=bfloat16 (Ampere or newer) or precision=float32"
+            )
+        settled.append(f"precision={'bfloat16' if cell.engine.half else 'float32'}")
+    return settled
 
 
 def _submit_all(
-    launcher: Any, cells: Sequence[Cell], overrides: Mapping[Cell, Sequence[str]], submitted: list[Submitted]
+    launcher: Any,
+    cells: Sequence[Cell],
+    overrides: Mapping[Cell, tuple[int, Sequence[str]]],
+    submitted: list[Submitted],
 ) -> None:
     """The clean models and a cell of each backdoored model at once; the other cells of a model when that job has ended."""
     leading: list[Task] = []
     following: dict[str, list[Task]] = {}
-    makes: set[str] = set()
+    trained: dict[str, Task] = {}
     for task in tasks_of(cells):
-        if task.has_model or task.model_key not in makes:
-            leading.append(task)
-            makes.add(task.model_key)
-        else:
+        if task.model_key in trained:
             following.setdefault(task.model_key, []).append(task)
-    # In arrays of one kind: the task function belongs to the launcher.
-    for clean in (True, False):
-        tasks = [task for task in leading if task.clean == clean]
-        submitted += _array(launcher, tasks, overrides, None)
-    trainers = {entry.task.model_key: entry.job.job_id for entry in reversed(submitted) if not entry.task.has_model}
+            continue
+        leading.append(task)
+        if not task.has_model:
+            trained[task.model_key] = task
+
+    def array(tasks: Sequence[Task], dependency: str | None) -> None:
+        if not tasks:
+            return
+        function = train_clean if tasks[0].clean else None
+        with jobs.unstoppable():
+            made = jobs.submit(launcher, function, [overrides[task.cell] for task in tasks], dependency)
+            submitted.extend(map(Submitted, tasks, made))
+
+    # In arrays of one kind: all jobs of one have the same task function.
+    array([task for task in leading if task.clean], None)
+    array([task for task in leading if not task.clean], None)
+    job_of = {entry.task: entry.job for entry in submitted}
     for key, tasks in following.items():
         # Also behind a job that failed: the next one then trains the model.
-        submitted += _array(launcher, tasks, overrides, f"afterany:{trainers[key]}")
-
-
-def _array(
-    launcher: Any, tasks: Sequence[Task], overrides: Mapping[Cell, Sequence[str]], dependency: str | None
-) -> list[Submitted]:
-    if not tasks:
-        return []
-    if tasks[0].clean:
-        launcher = copy.copy(launcher)
-        launcher.task_function = train_clean
-    numbers = [list(overrides).index(task.cell) for task in tasks]
-    jobs = _executor(launcher, dependency).map_array(
-        launcher,
-        [list(overrides[task.cell]) for task in tasks],
-        ["hydra.sweep.dir"] * len(tasks),
-        numbers,
-        [str(number) for number in numbers],
-        [Singleton.get_state()] * len(tasks),
-    )
-    return [Submitted(task, job) for task, job in zip(tasks, jobs, strict=True)]
+        array(tasks, f"afterany:{job_of[trained[key]].number}")
 
 
 def train_clean(config: Any) -> None:
@@ -115,40 +138,48 @@ def train_clean(config: Any) -> None:
     runner.run(Task(Cell(settings, LoadedData().of(settings)), clean=True), print)
 
 
-def _executor(launcher: Any, dependency: str | None) -> Any:
-    """As hydra-submitit-launcher makes it, with the dependency on another job."""
-    import submitit
-    from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf
-
-    settings = dict(launcher.params)
-    executor = submitit.AutoExecutor(
-        cluster="slurm", folder=settings.pop("submitit_folder"), slurm_max_num_timeout=settings.pop("max_num_timeout")
-    )
-    shared = set(OmegaConf.structured(BaseQueueConf).keys())
-    settings["additional_parameters"] = {
-        **settings["additional_parameters"],
-        **({"dependency": dependency} if dependency is not None else {}),
-    }
-    executor.update_parameters(**{name if name in shared else f"slurm_{name}": value for name, value in settings.items()})
-    return executor
-
-
 def _wait(session: Session, submitted: Sequence[Submitted]) -> None:
-    waiting = list(submitted)
+    waiting, start, asked, said = list(submitted), time.monotonic(), 0.0, set[str]()
     while waiting:
-        for entry in list(waiting):
-            task = entry.task
-            if task.record() is None and not entry.job.done():
-                continue
+        now = time.monotonic()
+        if now - asked >= min(SECONDS_BETWEEN_QUESTIONS, max(2.0, (now - start) / 4)):
+            asked = now
+            found = jobs.states([entry.job for entry in waiting])
+            for entry in waiting:
+                if found is not None:
+                    _look_at(session, entry, found[entry.job], now, said)
+        for entry in [entry for entry in waiting if _is_over(entry, now)]:
             waiting.remove(entry)
-            if not task.clean:  # where a clean model is missing, the cells that need it make it
+            if not entry.task.clean:  # where a clean model is missing, the cells that need it make it
                 _note(session, entry)
         if waiting:
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
+def _look_at(session: Session, entry: Submitted, state: State, now: float, said: set[str]) -> None:
+    """Remember what Slurm says of a job; say once of each reason to wait that it is not an ordinary one."""
+    entry.state = state.name
+    if not state.ended:
+        entry.ended = None  # put into the queue again
+    elif entry.ended is None:
+        entry.ended = now
+    if state.name == "RUNNING" and entry.progress is None and not entry.task.clean:
+        entry.progress = session.progress.cell(entry.task.name)
+        entry.progress.say(f"job {entry.job.number}")
+    if state.name == "PENDING" and state.reason not in ORDINARY and state.reason not in said:
+        said.add(state.reason)
+        session.progress.note(f"job {entry.job.number} ({entry.task.name}) waits: {state.reason}")
+
+
+def _is_over(entry: Submitted, now: float) -> bool:
+    task = entry.task
+    made = task.has_model if task.clean else task.record() is not None or task.cell.failure() is not None
+    return made or (entry.ended is not None and now - entry.ended >= SECONDS_FOR_FILES)
+
+
 def _note(session: Session, entry: Submitted) -> None:
-    cell, progress = entry.task.cell, session.progress.cell(entry.task.name)
+    cell, job = entry.task.cell, entry.job
+    progress = entry.progress or session.progress.cell(entry.task.name)
     record = cell.record()
     if record is not None:
         progress.done(record, found=False)
@@ -156,7 +187,10 @@ def _note(session: Session, entry: Submitted) -> None:
         return
     line = cell.failure()
     if line is None:
-        error = JobEndedError(f"its job {entry.job.job_id} ended as {entry.job.state}; what it wrote: {entry.job.paths.stderr}")
+        how = "left the queue" if entry.state == jobs.GONE else f"ended as {entry.state}"
+        words = job.last_words()
+        what = "before it wrote anything" if words is None else f"with the words: {words} (more in {job.log})"
+        error = JobEndedError(f"its job {job.number} {how} {what}")
         cell.write_failure(error)
         line = describe(error)
     session.failed.append(f"{cell.name}: {line}")
