@@ -11,7 +11,7 @@ from typing import Any
 
 from ntml_bench.app import jobs
 from ntml_bench.app.cell import Cell
-from ntml_bench.app.failure import describe
+from ntml_bench.app.failure import CellLostError, describe
 from ntml_bench.app.jobs import Job, State
 from ntml_bench.app.progress import CellProgress
 from ntml_bench.app.schedule import Task, tasks_of
@@ -28,7 +28,7 @@ ORDINARY = ("None", "Resources", "Priority", "Dependency", "JobArrayTaskLimit", 
 """Reasons to wait that pass by themselves."""
 
 
-class JobEndedError(RuntimeError):
+class JobEndedError(CellLostError):
     """A job ended and left neither a record nor a failure of its cell."""
 
 

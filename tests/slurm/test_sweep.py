@@ -70,7 +70,7 @@ def test_a_cancelled_job_and_a_dead_node_in_the_middle(cluster: Cluster, expecte
         sweep.kill()
     assert sweep.returncode == 1
     assert "1 of 6 cells failed; the same command runs these again" in output
-    assert f"sig x ft, seed 0: JobEndedError: its job {cancelled} left the queue before it wrote anything" in output
+    assert f"sig x ft, seed 0: its job {cancelled} left the queue before it wrote anything" in output
     assert "Traceback" not in output
     assert sorted(row["state"] for row in rows("grid")) == ["done"] * 5 + ["failed"]
 
