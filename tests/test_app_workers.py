@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from app_runner import SMALL, bench, rows, workplace
 
+from ntml_bench.app import runners
+
 __all__ = ["workplace"]
 
 # A defense that takes long enough to be killed in, and one that ends its own process the first time(s).
@@ -52,6 +54,12 @@ class Deadly(Defense[DeadlyConfig]):
         return context.model
 """
 LOCAL = ("-m", "--config-dir", "my_conf", *SMALL, "imports=[toys]", "attack=badnets", "cluster=local", "sweep=workers")
+
+
+@pytest.fixture(autouse=True)
+def _one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers with one thread of torch each: more would collapse beside other tests."""
+    monkeypatch.setattr(runners, "usable_cores", lambda: 1)
 
 
 @pytest.fixture
