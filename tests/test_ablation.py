@@ -7,7 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from matplotlib.container import ErrorbarContainer
 from PIL import Image
@@ -124,7 +124,9 @@ def test_numbers_ascend_and_other_values_keep_their_order(tmp_path: Path) -> Non
     assert setting.numbers is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=8, unique=True))
+@example([1.0000000000000002e-06, 1e-06])
 def test_the_axis_holds_every_value_and_is_logarithmic_for_wide_ranges(numbers: list[float]) -> None:
     setting = Setting("x", tuple(str(number) for number in sorted(numbers)))
     axis = axis_of(setting)

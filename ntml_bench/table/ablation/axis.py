@@ -30,7 +30,9 @@ def axis_of(setting: Setting) -> Axis:
         return Axis("categories", positions, (-0.5, len(positions) - 0.5), {text: text for text in setting.values})
     positions = dict(zip(setting.values, numbers, strict=True))
     places = [log(number) for number in numbers] if setting.logarithmic else list(numbers)
-    low, span = min(places), (max(places) - min(places)) or 1.0
+    low = min(places)
+    # Where values are all but equal there is room around them all the same.
+    span = max(max(places) - low, 1e-9 * max(map(abs, places))) or 1.0
     shares = [(place - low) / span for place in places]
     ends = low - SPARE * span, low + (1 + SPARE) * span
     labels: dict[str, str] = {}
