@@ -43,7 +43,7 @@ def test_a_sweep_gives_the_table_of_one_process(cluster: Cluster, expected: list
     assert len(trained) == len(set(trained)) == 3  # two backdoored models and the clean one
     assert not backdoored_models() & set(witnessed("waits for"))
     # W&B runs are written by the command, once each: six cells and the table.
-    assert len(list(Path("outputs/sweeps/grid/tracked").iterdir())) == 7
+    assert len(list(Path("outputs/sweeps/grid/tracked").glob("[!.]*"))) == 7
     assert len(list(Path("outputs/sweeps/grid/wandb").glob("offline-run-*"))) == 7
 
     following = cluster.next_job()
