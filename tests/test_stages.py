@@ -446,7 +446,6 @@ def test_a_cell_leaves_what_is_looked_at(make: Make, monkeypatch: pytest.MonkeyP
             *(f"exhibit-{keys[defense][when]}" for when in ("before", "after")),
         } <= set(records[defense]["artifacts"])
         model, _ = cell.stages.purified()
-        triggered = cell.stages.triggered_by(cell.stages.victim().poisoning.state)
         found = cell.store.load("exhibit", keys[defense]["after"])
         assert found is not None
         expected = exhibit(cell.engine, model, cell.data.test, triggered)
