@@ -1,0 +1,101 @@
+"""Reports made by hand: a sweep in memory, with galleries and figures, and the page that is made of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from table_records import entry, metrics, record, write_failure, write_sweep
+
+from ntml_bench.report.data import Gallery, Report, ReportCell
+from ntml_bench.table.cells import read_sweep
+from ntml_bench.table.manifest import SweepFolder
+from ntml_bench.table.reference.comparison import compare
+from ntml_bench.table.reference.published import read_reference
+from ntml_bench.table.summary import summarise
+
+ATTACKS = ("badnets", "blended", "sig", "lc", "wanet", "narcissus")
+DEFENSES = ("none", "ft", "fp", "nad", "anp", "i_bau", "nt_ml")
+NASTY = "<b onclick=\"x\">'ä' & </script><script>alert(1)</script> 鳥"
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """A figure as the page asks for it."""
+
+    kind: str
+    dataset: str
+    model: str | None
+    attack: str | None
+    defense: str | None
+    title: str
+    number: int = 0
+
+    def svg(self) -> str:
+        return (
+            f'<svg role="img" viewBox="0 0 400 200" aria-labelledby="t{self.number}"><title id="t{self.number}">a drawing</title>'
+            '<rect width="400" height="200" fill="var(--line)"/><circle cx="200" cy="100" r="60" fill="var(--series-1)"/></svg>'
+        )
+
+
+def table_sweep(
+    outputs: Path,
+    seeds: Sequence[int] = (0,),
+    *,
+    attacks: Sequence[str] = ATTACKS,
+    defenses: Sequence[str] = DEFENSES,
+    unfinished: Mapping[tuple[str, str, int], str] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Numbers that are all different; `unfinished`: cells with the error that they ended in, or nothing where they are missing."""
+    cells, records = [], []
+    for row, attack in enumerate(attacks):
+        before = metrics(95.25 - row, 99.5 - 3 * row, 0.5 + row)
+        for column, defense in enumerate(defenses):
+            for seed in seeds:
+                cell = entry(attack, defense, seed, settings={"presets": "small"})
+                cells.append(cell)
+                if (unfinished or {}).get((attack, defense, seed)) is not None:
+                    write_failure(outputs, cell, (unfinished or {})[(attack, defense, seed)])
+                elif (attack, defense, seed) not in (unfinished or {}):
+                    after = before if defense == "none" else metrics(94.5 - row - 2.25 * column - seed, 5.75 + 13 * ((row + column) % 6), 40 + row * column + seed)
+                    done = record(cell, after, before, metrics(96.5 - row / 2, 1.25 + row, 80.5 - row))
+                    environment = {"python": "3.11.7", "device": "cpu", "finished": f"2026-01-0{seed + 1}T00:00:00+00:00"}
+                    records.append({**done, "environment": {**environment, "packages": {"torch": "2.15.0"}}, **(extra or {})})
+    return write_sweep(outputs, "table", cells, records)
+
+
+def report_of(folder: Path, *, galleries: Sequence[Gallery] = (), reference: str | None = None, command: str | None = None) -> Report:
+    """The report of a sweep's folder, without exhibits."""
+    sweep, opened = read_sweep(folder), SweepFolder.open(folder)
+    entries = {entry["key"]: entry for entry in opened.entries}
+    summary = summarise(sweep)
+    return Report(
+        summary=summary,
+        comparison=compare(summary, read_reference(reference)) if reference else None,
+        galleries=tuple(galleries),
+        cells=tuple(ReportCell(cell, opened.record(entries[cell.key]), None, None) for cell in sweep.cells),
+        command=command,
+    )
+
+
+def gallery(attack: str = "sig", *, classes: Sequence[str] = ("cat", "dog", "frog", "horse"), side: int = 32, channels: int = 3, seed: int = 0) -> Gallery:
+    """Soft blobs, and a trigger that brightens some columns by 40."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(30, 200, (len(classes), 4, 4, channels)).repeat(-(-side // 4), 1).repeat(-(-side // 4), 2)
+    clean = coarse[:, :side, :side].astype(np.uint8)
+    triggered = clean.copy()
+    triggered[:, :, ::4] += 40
+    return Gallery("digit_scenes", attack, "airplane", clean, triggered, tuple(classes), 500, 24.25, 0.912, 40.0)
+
+
+def sketches(report: Report) -> list[Sketch]:
+    """Two figures a cell that is done and no `none`."""
+    found = []
+    for block in report.summary.blocks:
+        for cell in report.summary.cells_of(block):
+            if cell.state == "done" and cell.defense != "none" and cell.seed == 0:
+                for kind in ("plane", "curves"):
+                    found.append(Sketch(kind, cell.dataset, cell.model, cell.attack, cell.defense, f"The {kind} of {cell.attack}", len(found)))
+    return found
