@@ -30,12 +30,14 @@ class Sketch:
     attack: str | None
     defense: str | None
     title: str
-    number: int = 0
+    alt: str = "a drawing"
+    name: str = "sketch"
 
     def svg(self) -> str:
         return (
-            f'<svg role="img" viewBox="0 0 400 200" aria-labelledby="t{self.number}"><title id="t{self.number}">a drawing</title>'
-            '<rect width="400" height="200" fill="var(--line)"/><circle cx="200" cy="100" r="60" fill="var(--series-1)"/></svg>'
+            f'<svg role="img" viewBox="0 0 240 120" aria-labelledby="{self.name}-title" style="max-width:400px">'
+            f'<title id="{self.name}-title">{self.alt}</title><rect width="240" height="120" style="fill:var(--line)"/>'
+            '<circle cx="120" cy="60" r="40" style="fill:var(--series-1)"/></svg>'
         )
 
 
@@ -91,11 +93,13 @@ def gallery(attack: str = "sig", *, classes: Sequence[str] = ("cat", "dog", "fro
 
 
 def sketches(report: Report) -> list[Sketch]:
-    """Two figures a cell that is done and no `none`."""
-    found = []
-    for block in report.summary.blocks:
-        for cell in report.summary.cells_of(block):
-            if cell.state == "done" and cell.defense != "none" and cell.seed == 0:
-                for kind in ("plane", "curves"):
-                    found.append(Sketch(kind, cell.dataset, cell.model, cell.attack, cell.defense, f"The {kind} of {cell.attack}", len(found)))
+    """A figure of each block, and of each attack and each cell that is done."""
+    found: list[Sketch] = []
+    for number, block in enumerate(report.summary.blocks):
+        found.append(Sketch("plane", block.dataset, block.model, None, None, "The plane", name=f"plane-{number}"))
+        done = [cell for cell in report.summary.cells_of(block) if cell.state == "done" and cell.seed == 0]
+        places = [(attack, None) for attack in dict.fromkeys(cell.attack for cell in done)]
+        for attack, defense in [*places, *((cell.attack, cell.defense) for cell in done)]:
+            kind, name = ("features" if defense else "curves"), f"sketch-{len(found)}"
+            found.append(Sketch(kind, block.dataset, block.model, attack, defense, f"{kind}: {attack}, {defense}", name=name))
     return found

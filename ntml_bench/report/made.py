@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from ntml_bench.report.data import Report
@@ -13,6 +14,8 @@ from ntml_bench.table.summary import NONE
 METHODS = ("attack", "defense")
 Pairs = tuple[tuple[str, str], ...]
 UNKNOWN = "not recorded"
+REVISION = 12
+"""Characters of a commit's name that are shown; the records have all."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,11 @@ def _machine(environments: Sequence[Mapping[str, Any]]) -> Pairs:
     plain = [
         {key: value for key, value in environment.items() if key not in ("packages", "finished")} for environment in environments
     ]
+    for environment in plain:
+        if revision := environment.get("git_revision"):
+            environment["git_revision"] = str(revision)[:REVISION]
     finished = sorted(str(environment["finished"]) for environment in environments if environment.get("finished"))
-    dates: Pairs = (("finished", " to ".join(dict.fromkeys((finished[0], finished[-1])))),) if finished else ()
+    dates: Pairs = (("finished", " to ".join(dict.fromkeys((_moment(finished[0]), _moment(finished[-1]))))),) if finished else ()
     return (*((key.replace("_", " "), text) for key, text in _common(plain)), *dates)
 
 
@@ -90,7 +96,7 @@ def _common(tables: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     lines = []
     for key in dict.fromkeys(key for table in tables for key in table):
         counts = Counter(_word(table.get(key)) for table in tables)
-        text = ", ".join(value if len(counts) == 1 else f"{value} ({count} cells)" for value, count in counts.most_common())
+        text = ", ".join(value if len(counts) == 1 else f"{value} ({count} {'cell' if count == 1 else 'cells'})" for value, count in counts.most_common())
         lines.append((str(key), text))
     return lines
 
@@ -99,6 +105,14 @@ def _word(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return UNKNOWN if value is None else str(value)
+
+
+def _moment(text: str) -> str:
+    """A moment as records have it, to the minute; what is none as it stands."""
+    try:
+        return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return text
 
 
 def _times(report: Report) -> Pairs:

@@ -3,6 +3,7 @@
 Every text goes through autoescape. What goes in as it is: our style sheet and script, and the figures' SVG.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -16,12 +17,13 @@ from markupsafe import Markup
 
 from ntml_bench import __version__
 from ntml_bench.report.data import Gallery, Report
+from ntml_bench.report.figures.drawing import Drawing
 from ntml_bench.report.grid import SHOWN_METRICS, grids_of, summary_counts
 from ntml_bench.report.heat import step_rules
 from ntml_bench.report.images import shown_galleries
 from ntml_bench.report.made import made_of
 from ntml_bench.report.records import record_id, shown_records
-from ntml_bench.report.stations import Drawing, stations_of
+from ntml_bench.report.stations import stations_of
 from ntml_bench.table.reference.view import headline, preface, remarks
 from ntml_bench.table.view import DEFAULT_SECTIONS, legend, reconstructions, status, unfinished
 
@@ -33,26 +35,25 @@ def render_report(report: Report, drawings: Iterable[Drawing] = (), links: Mappi
     """The whole page. `links`: where a cell's record file is, by the cell's key, seen from the page."""
     summary, comparison = report.summary, report.comparison
     grids = grids_of(report)
+    said = reconstructions(summary.blocks)
     seen = stations_of(drawings, grids, summary.blocks)
     return _render(
         "report.html",
         summary=summary,
         status=status(summary).removeprefix(f"Sweep {summary.sweep}: "),
         counts=summary_counts(summary),
-        reconstructions=reconstructions(summary.blocks),
+        reconstructions=said,
         metrics=SHOWN_METRICS,
         grids=grids,
         several_blocks=len(grids) > 1,
-        legend=legend(summary, DEFAULT_SECTIONS, BEST),
+        legend=[line for line in legend(summary, DEFAULT_SECTIONS, BEST) if line not in said],
         unfinished=unfinished(summary),
         comparison=comparison,
         comparison_headline=headline(comparison) if comparison else "",
         comparison_preface=preface(comparison) if comparison else (),
         comparison_remarks=remarks(comparison) if comparison else (),
         galleries=shown_galleries(report.galleries),
-        stations=seen.stations,
-        choosers=seen.choosers,
-        seen=seen.of_place,
+        seen=seen,
         made=made_of(report),
         records=list(shown_records(report, links or {})),
     )
@@ -93,6 +94,12 @@ def _environment() -> Environment:
     )
     environment.filters["record_id"] = record_id
     environment.filters["capitalised"] = lambda text: text[:1].upper() + text[1:]
+    environment.filters["breakable"] = _breakable
     # In an element's text, quotes may stand as they are; JSON is full of them.
     environment.filters["text"] = lambda text: Markup(escape(text, quote=False))
     return environment
+
+
+def _breakable(text: str) -> Markup:
+    """A label that may go on in the next line after an underscore, a dot or an equals sign."""
+    return Markup(re.sub(r"([_.=])", r"\1<wbr>", escape(text, quote=False)))

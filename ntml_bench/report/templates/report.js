@@ -141,35 +141,42 @@ function setUpDetails() {
   addEventListener("resize", hide);
 }
 
+// Figures and stations carry the choice that they belong to: an index a list, or * for all of it.
 function setUpChooser(section) {
   const form = section.querySelector(".chooser");
   const selects = [...form.querySelectorAll("select")];
   const stations = [...section.querySelectorAll(".station")];
-  const choose = (choice) => {
-    for (const station of stations) station.classList.toggle("chosen", station.dataset.choice === choice);
-    section.querySelector(".nothing-seen").hidden = stations.some((station) => station.dataset.choice === choice);
-  };
-  const select = (station) => {
-    station.dataset.choice.split(" ").forEach((index, position) => (selects[position].value = index));
-    choose(station.dataset.choice);
+  const belongs = (element) =>
+    selects.every((select, position) => ["*", select.value].includes(element.dataset.choice.split(" ")[position]));
+  const show = () => {
+    for (const station of stations) {
+      for (const element of [station, ...station.querySelectorAll(".drawing")]) {
+        element.classList.toggle("unchosen", !belongs(element));
+      }
+    }
+    // Without a figure of its own, a choice shows at most what the attack's cells have in common.
+    const own = stations.some((station) =>
+      [...station.querySelectorAll(".drawing")].some((one) => belongs(one) && !one.dataset.choice.includes("*")));
+    section.querySelector(".nothing-seen").hidden = own;
   };
   section.classList.add("choosing");
-  form.hidden = false;
-  form.addEventListener("change", () => choose(selects.map((one) => one.value).join(" ")));
+  form.hidden = selects.length === 0;
+  form.addEventListener("change", show);
   form.addEventListener("submit", (event) => event.preventDefault());
-  select(stations[0]);
+  show();
   return (id) => {
-    const station = stations.find((one) => one.id === id);
-    if (station) select(station);
+    const choice = document.getElementById(id).closest("#seen [data-choice]")?.dataset.choice;
+    choice?.split(" ").forEach((index, position) => index !== "*" && selects[position] && (selects[position].value = index));
+    show();
   };
 }
 
-function setUpLinks(selectStation) {
+function setUpLinks(selectFigure) {
   const follow = () => {
     const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (!target) return;
     if (target.matches("details")) target.open = true;
-    selectStation?.(target.id);
+    selectFigure?.(target.id);
     target.scrollIntoView();
   };
   addEventListener("hashchange", follow);
@@ -185,5 +192,5 @@ if (document.getElementById("results")) {
   document.querySelectorAll("table.heat").forEach(setUpSorting);
   setUpDetails();
   const seen = document.getElementById("seen");
-  setUpLinks(seen && setUpChooser(seen));
+  setUpLinks(seen?.querySelector(".chooser") && setUpChooser(seen));
 }
