@@ -49,26 +49,35 @@ def table_sweep(
     defenses: Sequence[str] = DEFENSES,
     unfinished: Mapping[tuple[str, str, int], str] | None = None,
     extra: Mapping[str, Any] | None = None,
+    place: tuple[str, str] = ("digit_scenes", "resnet_tiny"),
 ) -> Path:
-    """Numbers that are all different; `unfinished`: cells with the error that they ended in, or nothing where they are missing."""
+    """Numbers that are all different; `unfinished`: cells with the error that they ended in, None where they are missing."""
     cells, records = [], []
     for row, attack in enumerate(attacks):
         before = metrics(95.25 - row, 99.5 - 3 * row, 0.5 + row)
         for column, defense in enumerate(defenses):
             for seed in seeds:
-                cell = entry(attack, defense, seed, settings={"presets": "small"})
+                cell = entry(attack, defense, seed, dataset=place[0], model=place[1], settings={"presets": "small"})
                 cells.append(cell)
                 if (unfinished or {}).get((attack, defense, seed)) is not None:
                     write_failure(outputs, cell, (unfinished or {})[(attack, defense, seed)])
                 elif (attack, defense, seed) not in (unfinished or {}):
-                    after = before if defense == "none" else metrics(94.5 - row - 2.25 * column - seed, 5.75 + 13 * ((row + column) % 6), 40 + row * column + seed)
+                    after = (
+                        before
+                        if defense == "none"
+                        else metrics(
+                            94.5 - row - 2.25 * column - seed, 5.75 + 13 * ((row + column) % 6), 40 + row * column + seed
+                        )
+                    )
                     done = record(cell, after, before, metrics(96.5 - row / 2, 1.25 + row, 80.5 - row))
                     environment = {"python": "3.11.7", "device": "cpu", "finished": f"2026-01-0{seed + 1}T00:00:00+00:00"}
                     records.append({**done, "environment": {**environment, "packages": {"torch": "2.15.0"}}, **(extra or {})})
     return write_sweep(outputs, "table", cells, records)
 
 
-def report_of(folder: Path, *, galleries: Sequence[Gallery] = (), reference: str | None = None, command: str | None = None) -> Report:
+def report_of(
+    folder: Path, *, galleries: Sequence[Gallery] = (), reference: str | None = None, command: str | None = None
+) -> Report:
     """The report of a sweep's folder, without exhibits."""
     sweep, opened = read_sweep(folder), SweepFolder.open(folder)
     entries = {entry["key"]: entry for entry in opened.entries}
@@ -82,7 +91,14 @@ def report_of(folder: Path, *, galleries: Sequence[Gallery] = (), reference: str
     )
 
 
-def gallery(attack: str = "sig", *, classes: Sequence[str] = ("cat", "dog", "frog", "horse"), side: int = 32, channels: int = 3, seed: int = 0) -> Gallery:
+def gallery(
+    attack: str = "sig",
+    *,
+    classes: Sequence[str] = ("cat", "dog", "frog", "horse"),
+    side: int = 32,
+    channels: int = 3,
+    seed: int = 0,
+) -> Gallery:
     """Soft blobs, and a trigger that brightens some columns by 40."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(30, 200, (len(classes), 4, 4, channels)).repeat(-(-side // 4), 1).repeat(-(-side // 4), 2)

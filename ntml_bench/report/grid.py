@@ -8,6 +8,7 @@ from ntml_bench.report.heat import Scale, scale_of
 from ntml_bench.table.cells import Cell
 from ntml_bench.table.labels import option_of
 from ntml_bench.table.reference.comparison import Line
+from ntml_bench.table.reference.published import COMPARED
 from ntml_bench.table.summary import METRICS, NONE, Block, Entry, Row, Summary
 from ntml_bench.table.view import LEGEND, NO_NUMBER, SHORT, Column, Shown, columns_of, heading_of, shown_row, split_label
 
@@ -206,7 +207,7 @@ def _counted(number: int, thing: str) -> str:
 
 def _published(line: Line | None, metric: str) -> str:
     """`91.3 (+0.5)`: the published number, and ours less it."""
-    if line is None or (value := line.published_value(metric)) is None:
+    if line is None or metric not in COMPARED or (value := line.published_value(metric)) is None:
         return ""
     difference = line.difference(metric)
     return f"{value:.1f}" + ("" if difference is None else f" ({difference:+.1f})")

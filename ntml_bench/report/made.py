@@ -59,7 +59,7 @@ def _values(flat: Sequence[Mapping[str, str]], wanted: Any) -> dict[str, list[st
 
 
 def _methods(cells: Iterable[Cell], group: str) -> list[tuple[str, str, Pairs]]:
-    """The settings of each attack or each defense; a value that follows the data set or the attack is listed with its rivals."""
+    """The settings of each attack or each defense; one that follows the data set or the attack has several values."""
     by_label: dict[str, list[dict[str, str]]] = {}
     for cell in cells:
         label = getattr(cell, group)
@@ -81,13 +81,16 @@ def _always(key: str) -> bool:
 
 def _machine(environments: Sequence[Mapping[str, Any]]) -> Pairs:
     plain = [
-        {key: value for key, value in environment.items() if key not in ("packages", "finished")} for environment in environments
+        {key: value for key, value in environment.items() if key not in ("packages", "finished")}
+        for environment in environments
     ]
     for environment in plain:
         if revision := environment.get("git_revision"):
             environment["git_revision"] = str(revision)[:REVISION]
     finished = sorted(str(environment["finished"]) for environment in environments if environment.get("finished"))
-    dates: Pairs = (("finished", " to ".join(dict.fromkeys((_moment(finished[0]), _moment(finished[-1]))))),) if finished else ()
+    dates: Pairs = (
+        (("finished", " to ".join(dict.fromkeys((_moment(finished[0]), _moment(finished[-1]))))),) if finished else ()
+    )
     return (*((key.replace("_", " "), text) for key, text in _common(plain)), *dates)
 
 
@@ -96,7 +99,10 @@ def _common(tables: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     lines = []
     for key in dict.fromkeys(key for table in tables for key in table):
         counts = Counter(_word(table.get(key)) for table in tables)
-        text = ", ".join(value if len(counts) == 1 else f"{value} ({count} {'cell' if count == 1 else 'cells'})" for value, count in counts.most_common())
+        text = ", ".join(
+            value if len(counts) == 1 else f"{value} ({count} {'cell' if count == 1 else 'cells'})"
+            for value, count in counts.most_common()
+        )
         lines.append((str(key), text))
     return lines
 
@@ -127,7 +133,9 @@ def _times(report: Report) -> Pairs:
         sums.update({name: seconds[name] for name in ("defense", "evaluation", "total") if seconds.get(name) is not None})
     parts = [("training of the attacked models", sum(attacks.values()))] if attacks else []
     names = {"defense": "defenses", "evaluation": "evaluation", "total": "cells, from start to end"}
-    return tuple((name, duration(value)) for name, value in (*parts, *((names[key], sums[key]) for key in names if key in sums)))
+    return tuple(
+        (name, duration(value)) for name, value in (*parts, *((names[key], sums[key]) for key in names if key in sums))
+    )
 
 
 def duration(seconds: float) -> str:

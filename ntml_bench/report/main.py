@@ -39,7 +39,9 @@ def _report(options: argparse.Namespace) -> list[Path]:
 
 def _gallery(options: argparse.Namespace) -> list[Path]:
     if not (options.attack and options.dataset):
-        raise UserError(f"--{'dataset' if options.attack else 'attack'} is missing; a gallery wants both --attack and --dataset")
+        raise UserError(
+            f"--{'dataset' if options.attack else 'attack'} is missing; a gallery wants both --attack and --dataset"
+        )
     if options.reference is not None:
         raise UserError("--reference goes with a sweep, not with a gallery")
     from ntml_bench.app.gallery import gallery_of
@@ -63,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
         " with --attack: settings, as ntml-bench takes them",
     )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="where runs were written (default: outputs)")
-    parser.add_argument("--to", type=Path, metavar="DIR", help="folder for the files (default: OUTPUTS/tables/NAME, OUTPUTS/gallery)")
+    parser.add_argument(
+        "--to", type=Path, metavar="DIR", help="folder for the files (default: OUTPUTS/tables/NAME, OUTPUTS/gallery)"
+    )
     parser.add_argument("--attack", metavar="NAME", help="show this attack alone, without training")
     parser.add_argument("--dataset", metavar="NAME", help="the data set that it is shown on")
     parser.add_argument(

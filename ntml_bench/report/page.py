@@ -76,10 +76,10 @@ def _render(template: str, **values: Any) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """Nothing from anywhere, and no script or style sheet but the page's own two; the figures style their lines one by one."""
+    """Nothing from anywhere, and no script or style sheet but the page's own two; figures may style their lines."""
     return (
-        f"default-src 'none'; img-src data:; style-src {_source(style)}; style-src-attr 'unsafe-inline'; script-src {_source(script)}; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; img-src data:; style-src {_source(style)}; style-src-attr 'unsafe-inline'; "
+        f"script-src {_source(script)}; base-uri 'none'; form-action 'none'"
     )
 
 

@@ -88,7 +88,9 @@ def narrow_json(value: Any, indent: int = 0) -> str:
         return flat
     inner = indent + 1
     if isinstance(value, dict):
-        parts = [f"{json.dumps(str(key), ensure_ascii=False)}: {narrow_json(item, inner)}" for key, item in sorted(value.items())]
+        parts = [
+            f"{json.dumps(str(key), ensure_ascii=False)}: {narrow_json(item, inner)}" for key, item in sorted(value.items())
+        ]
         opening, closing = "{}"
     else:
         parts = [narrow_json(item, inner) for item in value]

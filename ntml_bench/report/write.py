@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 from ntml_bench.files import write_file
 from ntml_bench.report.data import Gallery, Report
-from ntml_bench.report.figures import drawings, gallery_drawing
+from ntml_bench.report.figures import drawings
+from ntml_bench.report.figures.gallery import galleries
+from ntml_bench.report.figures.names import Names
 from ntml_bench.report.page import render_gallery, render_report
 from ntml_bench.store import RECORD
 from ntml_bench.table.manifest import RECORDS, SweepFolder
@@ -31,7 +34,8 @@ def write_gallery(gallery: Gallery, target: Path, name: str) -> list[Path]:
     """Write NAME.html and the figure of that gallery into `target`; their paths."""
     page = target / f"{name}.html"
     write_file(page, render_gallery(gallery).encode())
-    return [page, *gallery_drawing(gallery, name).write(target)]
+    (drawn,) = galleries(gallery.dataset, [gallery], Names(), several=False)
+    return [page, *replace(drawn, name=name).write(target)]
 
 
 def record_links(report: Report, folder: Path, target: Path) -> Mapping[str, str]:
