@@ -19,15 +19,9 @@ HEIGHTS = {"before": 0.18, "after": 0.18, "stage": 0.14}
 MOST_LEFT = 1.4
 """Inches for the labels; one that needs more gets a second line."""
 SECOND_LINE = 0.09
-MEAN: Mark = {
-    "linestyle": "none",
-    "marker": "D",
-    "markersize": 3.2,
-    "color": PAPER,
-    "markeredgecolor": INK,
-    "markeredgewidth": 0.8,
-}
-STAGE: Mark = {"linestyle": "none", "marker": "^", "markersize": 4, "color": QUIET, "markeredgecolor": "none"}
+PLAIN: Mark = {"linestyle": "none", "markeredgecolor": "none"}
+MEAN = PLAIN | {"marker": "D", "markersize": 3.2, "color": PAPER, "markeredgecolor": INK, "markeredgewidth": 0.8}
+STAGE = PLAIN | {"marker": "^", "markersize": 4, "color": QUIET}
 FLOOR: Mark = {"color": QUIET, "linestyle": (0, (1, 1.6)), "linewidth": 1.0}
 HALF: Mark = {"color": SERIES[0], "linewidth": 4, "alpha": 0.35, "solid_capstyle": "butt"}
 MOST: Mark = {"color": SERIES[0], "linewidth": 1.0, "solid_capstyle": "butt"}
@@ -113,10 +107,10 @@ def _draw(axes: Axes, strip: Strip, y: float) -> None:
     colour = QUIET if strip.kind == "before" else SERIES[0]
     if strip.quantiles:
         low, lower, median, upper, high = strip.quantiles
-        axes.plot([low, high], [y, y], **MOST | {"color": colour}, clip_on=False)
+        axes.plot([low, high], [y, y], color=colour, linewidth=1.0, solid_capstyle="butt", clip_on=False)
         box = (lower, y - 0.045), upper - lower, 0.09
         axes.add_patch(Rectangle(*box, facecolor=colour, alpha=0.35, linewidth=0, clip_on=False))
-        axes.plot([median, median], [y - 0.06, y + 0.06], **MOST | {"color": colour, "linewidth": 1.6}, clip_on=False)
+        axes.plot([median, median], [y - 0.06, y + 0.06], color=colour, linewidth=1.6, solid_capstyle="butt", clip_on=False)
     axes.plot([strip.mean], [y], **(STAGE if strip.kind == "stage" else MEAN), clip_on=False)
 
 
