@@ -6,37 +6,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from table_records import entry, metrics, record, write_failure, write_sweep
 
 from ntml_bench.report.data import Gallery, Report, ReportCell
+from ntml_bench.report.figures.drawing import Drawing, Kind
 from ntml_bench.table.cells import read_sweep
 from ntml_bench.table.manifest import SweepFolder
 from ntml_bench.table.reference.comparison import compare
 from ntml_bench.table.reference.published import read_reference
-from ntml_bench.table.summary import summarise
+from ntml_bench.table.summary import Block, summarise
 
 ATTACKS = ("badnets", "blended", "sig", "lc", "wanet", "narcissus")
 DEFENSES = ("none", "ft", "fp", "nad", "anp", "i_bau", "nt_ml")
 NASTY = "<b onclick=\"x\">'ä' & </script><script>alert(1)</script> 鳥"
 
 
-@dataclass(frozen=True)
-class Sketch:
-    """A figure as the page asks for it."""
-
-    kind: str
-    dataset: str
-    model: str | None
-    attack: str | None
-    defense: str | None
-    title: str
-    alt: str = "a drawing"
-    name: str = "sketch"
+@dataclass(frozen=True, kw_only=True)
+class Sketch(Drawing):
+    """A figure that is quickly drawn."""
 
     def svg(self) -> str:
         return (
             f'<svg role="img" viewBox="0 0 240 120" aria-labelledby="{self.name}-title" style="max-width:400px">'
-            f'<title id="{self.name}-title">{self.alt}</title><rect width="240" height="120" style="fill:var(--line)"/>'
+            f'<title id="{self.name}-title">a drawing</title><rect width="240" height="120" style="fill:var(--line)"/>'
             '<circle cx="120" cy="60" r="40" style="fill:var(--series-1)"/></svg>'
         )
 
@@ -47,7 +40,7 @@ def table_sweep(
     *,
     attacks: Sequence[str] = ATTACKS,
     defenses: Sequence[str] = DEFENSES,
-    unfinished: Mapping[tuple[str, str, int], str] | None = None,
+    unfinished: Mapping[tuple[str, str, int], str | None] | None = None,
     extra: Mapping[str, Any] | None = None,
     place: tuple[str, str] = ("digit_scenes", "resnet_tiny"),
 ) -> Path:
@@ -59,8 +52,9 @@ def table_sweep(
             for seed in seeds:
                 cell = entry(attack, defense, seed, dataset=place[0], model=place[1], settings={"presets": "small"})
                 cells.append(cell)
-                if (unfinished or {}).get((attack, defense, seed)) is not None:
-                    write_failure(outputs, cell, (unfinished or {})[(attack, defense, seed)])
+                error = (unfinished or {}).get((attack, defense, seed))
+                if error is not None:
+                    write_failure(outputs, cell, error)
                 elif (attack, defense, seed) not in (unfinished or {}):
                     after = (
                         before
@@ -108,14 +102,20 @@ def gallery(
     return Gallery("digit_scenes", attack, "airplane", clean, triggered, tuple(classes), 500, 24.25, 0.912, 40.0)
 
 
-def sketches(report: Report) -> list[Sketch]:
+def sketches(report: Report) -> list[Drawing]:
     """A figure of each block, and of each attack and each cell that is done."""
-    found: list[Sketch] = []
-    for number, block in enumerate(report.summary.blocks):
-        found.append(Sketch("plane", block.dataset, block.model, None, None, "The plane", name=f"plane-{number}"))
+    found: list[Drawing] = []
+
+    def sketch(kind: Kind, block: Block, attack: str | None = None, defense: str | None = None) -> None:
+        title, name = f"{kind}: {attack}, {defense}", f"sketch-{len(found)}"
+        place = {"dataset": block.dataset, "model": block.model, "attack": attack, "defense": defense}
+        found.append(Sketch(name=name, kind=kind, title=title, alt="", draw=Figure, **place))
+
+    for block in report.summary.blocks:
         done = [cell for cell in report.summary.cells_of(block) if cell.state == "done" and cell.seed == 0]
-        places = [(attack, None) for attack in dict.fromkeys(cell.attack for cell in done)]
-        for attack, defense in [*places, *((cell.attack, cell.defense) for cell in done)]:
-            kind, name = ("features" if defense else "curves"), f"sketch-{len(found)}"
-            found.append(Sketch(kind, block.dataset, block.model, attack, defense, f"{kind}: {attack}, {defense}", name=name))
+        sketch("plane", block)
+        for attack in dict.fromkeys(cell.attack for cell in done):
+            sketch("curves", block, attack)
+        for cell in done:
+            sketch("features", block, cell.attack, cell.defense)
     return found

@@ -419,7 +419,7 @@ def test_figures_are_chosen_by_attack_and_defense(browser: "Browser", address: s
         attack.select_option(label="sig")
         defense.select_option(label="ft")
         visible = page.locator("#seen .drawing:visible figcaption").all_inner_texts()
-        assert visible == ["The plane", "features: sig, ft", "curves: sig, None"]
+        assert visible == ["plane: None, None", "features: sig, ft", "curves: sig, None"]
         assert not page.locator(".nothing-seen").is_visible()
         attack.select_option(label="lc")
         defense.select_option(label="fp")

@@ -321,7 +321,7 @@ def test_a_gallery_shows_the_very_pixels(channels: int) -> None:
             pixels = np.asarray(Image.open(BytesIO(b64decode(uri.removeprefix("data:image/png;base64,")))))
             assert np.array_equal(pixels.reshape(expected.shape), expected)
     page = parse(render_gallery(found))
-    assert {"24.2 dB", "0.912"} <= {cell.children[0] for cell in page.all("dd")}
+    assert {"24.2 dB", "0.912"} <= {str(cell.children[0]) for cell in page.all("dd")}
     assert f"{shown.factor}" in page.one("p", class_="row-names").text
 
 

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ntml_bench.report.data import Gallery
+from ntml_bench.report.figures.gallery import difference
 
-GREY = 128
-"""Of a pixel that the trigger leaves as it is."""
 BUDGET = 3_000_000
 """Bytes that all images of a page may take; larger ones are shown reduced, so that the page can be sent by mail."""
 BASE64 = 4 / 3
@@ -49,25 +48,18 @@ def shown_galleries(galleries: Sequence[Gallery]) -> list[ShownGallery]:
     return [_shown(gallery, count) for gallery in galleries]
 
 
-def amplified_difference(clean: NDArray[np.uint8], triggered: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:
-    """The difference around GREY, so amplified that the largest one fills the range, and the factor (1 where there is none)."""
-    difference = triggered.astype(np.float64) - clean
-    largest = float(np.abs(difference).max(initial=0.0))
-    factor = (GREY - 1) / largest if largest else 1.0
-    return (GREY + np.rint(difference * factor)).astype(np.uint8), factor
-
-
 def _shown(gallery: Gallery, images_of_page: int) -> ShownGallery:
-    difference, factor = amplified_difference(gallery.clean, gallery.triggered)
+    factor, change = difference(gallery)
     height, width, channels = gallery.clean.shape[1:]
     affordable = isqrt(int(BUDGET / BASE64 / max(1, images_of_page) / channels))
     side = affordable if max(height, width) > affordable else 0
+    images = zip(gallery.clean, gallery.triggered, change, gallery.classes, strict=True)
     triples = tuple(
-        Triple(*(png_uri(image, side) for image in images), true_class)
-        for *images, true_class in zip(gallery.clean, gallery.triggered, difference, gallery.classes, strict=True)
+        Triple(png_uri(clean, side), png_uri(triggered, side), png_uri(changed, side), true_class)
+        for clean, triggered, changed, true_class in images
     )
     reduced = "" if not side else f"reduced to {max(1, width * side // max(height, width))} pixels in width"
-    return ShownGallery(gallery, triples, f"{factor:.3g}", _distances(gallery), f"{width} x {height}", reduced)
+    return ShownGallery(gallery, triples, str(factor), _distances(gallery), f"{width} x {height}", reduced)
 
 
 def _distances(gallery: Gallery) -> tuple[tuple[str, str, str], ...]:

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from ntml_bench import __version__
 from ntml_bench.report.data import Gallery, Report
+from ntml_bench.report.figures.colours import DARK, LIGHT
 from ntml_bench.report.figures.drawing import Drawing
 from ntml_bench.report.grid import SHOWN_METRICS, grids_of, summary_counts
 from ntml_bench.report.heat import step_rules
@@ -66,13 +67,18 @@ def render_gallery(gallery: Gallery) -> str:
 
 
 def _render(template: str, **values: Any) -> str:
-    style = (TEMPLATES / "report.css").read_text(encoding="utf-8") + step_rules()
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8") + _colour_rules() + step_rules()
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     return (
         _environment()
         .get_template(template)
         .render(style=Markup(style), script=Markup(script), policy=_policy(style, script), version=__version__, **values)
     )
+
+
+def _colour_rules() -> str:
+    """The colours of the figures, which are those of the page."""
+    return f":root{{{''.join(f'--{name}:light-dark({colour},{DARK[name]});' for name, colour in LIGHT.items())}}}"
 
 
 def _policy(style: str, script: str) -> str:

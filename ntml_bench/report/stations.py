@@ -142,5 +142,5 @@ def _choosers(places: Sequence[tuple[int, str | None, str | None]], blocks: Sequ
 
 
 def _choice(words: tuple[str, str | None, str | None], choosers: Sequence[Chooser]) -> str:
-    named = dict(zip(("data", "attack", "defense"), words, strict=True))
+    named: dict[str, str | None] = dict(zip(("data", "attack", "defense"), words, strict=True))
     return " ".join(ANY if (word := named[chooser.name]) is None else str(chooser.options.index(word)) for chooser in choosers)

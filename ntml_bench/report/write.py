@@ -26,14 +26,14 @@ def write_report(report: Report, folder: Path, target: Path) -> list[Path]:
     """
     drawn = tuple(drawings(report))
     page = target / PAGE
-    write_file(page, render_report(report, drawn, record_links(report, folder, target)).encode())
+    write_file(page, render_report(report, drawn, record_links(report, folder, target)).encode(errors="replace"))
     return [page, *(path for drawing in drawn for path in drawing.write(target / FIGURES))]
 
 
 def write_gallery(gallery: Gallery, target: Path, name: str) -> list[Path]:
     """Write NAME.html and the figure of that gallery into `target`; their paths."""
     page = target / f"{name}.html"
-    write_file(page, render_gallery(gallery).encode())
+    write_file(page, render_gallery(gallery).encode(errors="replace"))
     (drawn,) = galleries(gallery.dataset, [gallery], Names(), several=False)
     return [page, *replace(drawn, name=name).write(target)]
 
