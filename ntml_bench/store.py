@@ -110,6 +110,18 @@ class Store:
         except SafetensorError as error:
             raise DamagedError(f"{TENSORS} cannot be read ({error})") from None
 
+    def arrays(self, name: str, key: str, limit: int) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """Record and tensors as arrays of numpy, without torch; None where no artifact of at most `limit` bytes can be used."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        with suppress(DamagedError, StorageError, SafetensorError, KeyError, ValueError, TypeError):
+            sealed = self._sealed(name, key)
+            if sealed is not None:
+                # What numpy has no type for is refused as it comes.
+                return sealed.json(RECORD), load(sealed.content(TENSORS, limit))
+        return None
+
     def _sealed(self, name: str, key: str) -> Sealed | None:
         path = self.path(name, key)
         with storage("read", path):

@@ -13,6 +13,7 @@ from ntml_bench.table.main import main as table
 __all__ = ["trainings", "workplace"]
 
 SWEEP = ("-m", *SMALL, "attack=lc", "attack.steps=2", "defense=none,i_bau", "floor=true", "sweep=moved")
+KINDS = {"victim", "purified", "surrogate", "evaluation", "cell", "gallery", "exhibit"}
 
 
 @pytest.mark.slow
@@ -26,7 +27,7 @@ def test_an_exported_sweep_goes_on_elsewhere_without_training(
     assert use.problem == ""
     # All that there is is wanted, and all that is wanted is there.
     assert set(inventory.artifacts) == use.wanted
-    assert {name.split("-")[0] for name in use.wanted} == {"victim", "purified", "surrogate", "evaluation", "cell"}
+    assert {name.split("-")[0] for name in use.wanted} == KINDS
     assert not [item for item in inventory.items if item.kind != "artifact" or item.damage]
 
     assert main(["export", "moved", "--models"]) == 0
@@ -50,6 +51,6 @@ def test_an_exported_sweep_goes_on_elsewhere_without_training(
     left = take_inventory(elsewhere)
     assert [use.name for use in left.uses] == ["more"]
     assert set(left.artifacts) <= left.uses[0].wanted
-    assert {name.split("-")[0] for name in left.artifacts} == {"victim", "purified", "surrogate", "evaluation", "cell"}
+    assert {name.split("-")[0] for name in left.artifacts} == KINDS
     assert bench(*SWEEP, f"outputs={elsewhere}", "defense=ft", "defense.recipe.epochs=1", "sweep=more").code == 0
     assert trainings == []

@@ -14,7 +14,7 @@ import pytest
 from app_runner import SMALL, bench, rows, workplace
 from wandb_files import read_runs
 
-from ntml_bench.app import stages
+from ntml_bench.app import victims
 
 __all__ = ["workplace"]
 
@@ -34,13 +34,13 @@ GRID = (
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The purposes of the trainings that stages ask for, as they happen."""
     seen: list[str] = []
-    original = stages.fit
+    original = victims.fit
 
     def counted(*arguments: Any, **settings: Any) -> None:
         seen.append(settings["purpose"])
         original(*arguments, **settings)
 
-    monkeypatch.setattr(stages, "fit", counted)
+    monkeypatch.setattr(victims, "fit", counted)
     return seen
 
 

@@ -115,6 +115,13 @@ def test_poisoning_is_well_formed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_the_state_of_the_trigger_alone_is_that_of_the_poisoning(name: str) -> None:
+    alone, made = quick(name).trigger_state(context(train_split())), poisoned(name).state
+    assert alone.keys() == made.keys()
+    assert all(torch.equal(alone[key], value) for key, value in made.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_labels_and_classes_of_the_poisons(name: str) -> None:
     attack, split, made = quick(name), train_split(), poisoned(name)
     target = attack.config.target_class

@@ -1,6 +1,7 @@
 """Whole cells on small data: what is trained when, what is stored, and that the numbers survive the store."""
 
 import json
+import shutil
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor
 
+import ntml_bench.app.cell
 import ntml_bench.app.stages
+import ntml_bench.app.victims
 from ntml_bench.app.cell import Cell
 from ntml_bench.app.composition import split_config
 from ntml_bench.app.settings import Settings, read_settings
@@ -25,6 +28,8 @@ from ntml_bench.defenses.base import CLEAN_BUDGET, DEFENSES, Defense, DefenseCon
 from ntml_bench.engine import Engine
 from ntml_bench.errors import UserError
 from ntml_bench.evaluation import evaluate, triggered_test
+from ntml_bench.exhibits.gallery import gallery
+from ntml_bench.exhibits.model import exhibit
 from ntml_bench.models import Classifier
 from ntml_bench.seeding import generator
 from ntml_bench.training import fit
@@ -95,7 +100,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(named["purpose"])
         fit(*arguments, **named)
 
-    monkeypatch.setattr(ntml_bench.app.stages, "fit", counted)
+    monkeypatch.setattr(ntml_bench.app.victims, "fit", counted)
     return seen
 
 
@@ -207,8 +212,11 @@ def test_a_second_run_reads_its_numbers(make: Make, monkeypatch: pytest.MonkeyPa
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("something was computed again")
 
-    for name in ("fit", "evaluate", "make_classifier", "triggered_test"):
-        monkeypatch.setattr(ntml_bench.app.stages, name, refuse)
+    for module, name in (
+        *((ntml_bench.app.victims, name) for name in ("fit", "make_classifier")),
+        *((ntml_bench.app.stages, name) for name in ("evaluate", "triggered_test", "gallery", "exhibit")),
+    ):
+        monkeypatch.setattr(module, name, refuse)
     second = make("floor=true", defense="nt_ml")
     assert second.record() == first
     assert second.run(quiet) == first
@@ -323,14 +331,14 @@ def test_the_poisons_are_drawn_once(make: Make) -> None:
     """What the store says was poisoned is what the victim was trained on, and what a defender finds."""
     cell = make(attack="blended")
     seen: list[torch.Tensor] = []
-    genuine = ntml_bench.app.stages.fit
+    genuine = ntml_bench.app.victims.fit
 
     def spy(engine: Any, data: Any, *arguments: Any, **named: Any) -> None:
         seen.append(data.images.clone())
         genuine(engine, data, *arguments, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ntml_bench.app.stages, "fit", spy)
+        patch.setattr(ntml_bench.app.victims, "fit", spy)
         victim = cell.stages.victim()
     train = cell.data.train
     changed = (seen[0] != train.images).flatten(1).any(1).nonzero().flatten()
@@ -363,7 +371,7 @@ def test_an_attack_that_controls_the_training_gets_clean_batches(make: Make, mon
 def test_the_recipe_of_the_settings_trains_the_victim(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     cell = make("training.weight_decay=0.001", "training.schedule=cosine")
     seen: list[Any] = []
-    monkeypatch.setattr(ntml_bench.app.stages, "fit", lambda *arguments, **named: seen.append((arguments[2], named)))
+    monkeypatch.setattr(ntml_bench.app.victims, "fit", lambda *arguments, **named: seen.append((arguments[2], named)))
     cell.stages.victim()
     ((recipe, named),) = seen
     assert recipe is cell.settings.training
@@ -410,6 +418,67 @@ def test_observing_leaves_the_mode_of_every_module(make: Make, monkeypatch: pyte
     assert list(cell.stages.purified()[1]["stages"]) == ["half in training"]
     assert modes[0] == modes[1]
     assert len(set(modes[0])) == 2
+
+
+def test_a_cell_leaves_what_is_looked_at(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def counted(name: str, genuine: Callable[..., Any]) -> Callable[..., Any]:
+        def look(*arguments: Any) -> Any:
+            seen.append(name)
+            return genuine(*arguments)
+
+        return look
+
+    for name in ("gallery", "exhibit"):
+        monkeypatch.setattr(ntml_bench.app.stages, name, counted(name, getattr(ntml_bench.app.stages, name)))
+    cells = {defense: make(defense=defense) for defense in ("none", "ft", "fp")}
+    records = {defense: cell.run(quiet) for defense, cell in cells.items()}
+    # The attack's images and its model belong to all defenses.
+    assert seen == ["gallery", "exhibit", "exhibit", "exhibit"]
+    keys = {defense: record["exhibits"] for defense, record in records.items()}
+    assert len({found["gallery"] for found in keys.values()}) == len({found["before"] for found in keys.values()}) == 1
+    assert keys["none"]["before"] == keys["none"]["after"]
+    assert len({found["after"] for found in keys.values()}) == 3
+    for defense, cell in cells.items():
+        assert {
+            f"gallery-{keys[defense]['gallery']}",
+            *(f"exhibit-{keys[defense][when]}" for when in ("before", "after")),
+        } <= set(records[defense]["artifacts"])
+        model, _ = cell.stages.purified()
+        found = cell.store.load("exhibit", keys[defense]["after"])
+        assert found is not None
+        expected = exhibit(cell.engine, model, cell.data.test, triggered)
+        assert found.record == expected.record
+        assert same_state(found.tensors, expected.tensors)
+    shown = cells["ft"].store.load("gallery", keys["ft"]["gallery"])
+    assert shown is not None
+    assert same_state(shown.tensors, gallery(cells["ft"].data, triggered).tensors)
+
+
+def test_without_an_attack_there_is_nothing_to_look_at(make: Make, shared: Path) -> None:
+    record = make(attack="none", outputs=shared).run(quiet)
+    assert record["exhibits"] is None
+    assert not [name for name in record["artifacts"] if name.startswith(("gallery", "exhibit"))]
+
+
+def test_a_record_of_an_older_version_is_made_anew_from_what_is_stored(
+    make: Make, monkeypatch: pytest.MonkeyPatch, trainings: list[str], purifications: list[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(ntml_bench.app.cell, "RECORD_VERSION", 1)
+        older = make("floor=true", defense="ft")
+        before = older.run(quiet)
+        shutil.rmtree(older.store.path("gallery", before["exhibits"]["gallery"]))
+    trainings.clear()
+    purifications.clear()
+    newer = make("floor=true", defense="ft")
+    assert newer.key != older.key
+    after = newer.run(quiet)
+    assert (trainings, purifications) == ([], [])
+    assert numbers(after) == numbers(before)
+    assert after["artifacts"] == before["artifacts"]
+    assert newer.store.load("gallery", after["exhibits"]["gallery"]) is not None
 
 
 def test_a_defense_may_change_its_model_but_not_the_victim(make: Make) -> None:

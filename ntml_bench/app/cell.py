@@ -30,7 +30,7 @@ from ntml_bench.objective import CLEAN_BUDGET_ACCURACY, metric_of
 from ntml_bench.store import Artifact, Store, key_of, plain, write_json
 from ntml_bench.table.manifest import failure_path, running_path
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 RECORDED = ("presets", "seed", "clean_budget", "precision", "deterministic")
 """The settings outside the groups that belong to a cell."""
 
@@ -149,7 +149,7 @@ class Cell:
             "seed": self.settings.general.seed,
             "needs": list(self.settings.defense.needs),
             "settings": self.resolved_settings(),
-            "artifacts": self.stages.artifacts(self.has_floor),
+            "artifacts": self.stages.keys.artifacts(self.has_floor),
             **{group: labels[group] for group in ("dataset", "model", "attack", "defense")},
         }
 
@@ -182,6 +182,7 @@ class Cell:
         floor = None
         if self.needs_floor:
             floor = stages.evaluation("the floor", stages.clean_key, stages.clean_model)["metrics"]
+        exhibits = stages.exhibits(purified)
         return Artifact(
             {
                 "version": RECORD_VERSION,
@@ -202,6 +203,7 @@ class Cell:
                 "history": victim.record["history"] + defense_record["history"],
                 "stages": defense_record["stages"],
                 "notes": victim.record["notes"],
+                "exhibits": exhibits,
                 "data": {
                     "fingerprint": self.data.fingerprint,
                     "training_images": len(self.data.train),

@@ -7,10 +7,11 @@ from typing import Any
 from filelock import FileLock
 
 from ntml_bench.app.cell import Cell
+from ntml_bench.app.command import joined, typed_command
 from ntml_bench.app.settings import Settings
 from ntml_bench.store import write_json
 from ntml_bench.table.family import family_of
-from ntml_bench.table.manifest import MANIFEST, SweepFolder
+from ntml_bench.table.manifest import LONGEST_COMMAND, MANIFEST, SweepFolder
 
 
 def sweep_folder(settings: Settings) -> Path:
@@ -22,7 +23,7 @@ def write_manifest(cells: Sequence[Cell]) -> None:
 
     Raises UserError for cells of two families.
     """
-    _write(cells[0].settings, [cell.manifest_entry() for cell in cells])
+    _write(cells[0].settings, [cell.manifest_entry() for cell in cells], typed_command())
 
 
 def add_to_manifest(cells: Sequence[Cell]) -> None:
@@ -30,17 +31,21 @@ def add_to_manifest(cells: Sequence[Cell]) -> None:
     folder = sweep_folder(cells[0].settings)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".manifest.lock"):
-        known = SweepFolder.open(folder).entries if (folder / MANIFEST).exists() else ()
-        keys = {entry["key"] for entry in known}
+        known = SweepFolder.open(folder) if (folder / MANIFEST).exists() else None
+        entries = [] if known is None else list(known.entries)
+        keys = {entry["key"] for entry in entries}
         new = [cell.manifest_entry() for cell in cells if cell.key not in keys]
         if new:
-            _write(cells[0].settings, [*known, *new])
+            _write(cells[0].settings, entries + new, joined(known and known.command, typed_command()))
 
 
-def _write(settings: Settings, entries: list[dict[str, Any]]) -> None:
+def _write(settings: Settings, entries: list[dict[str, Any]], command: str | None) -> None:
     folder = sweep_folder(settings)
     family_of(entries, folder.name)
     manifest = {"sweep": folder.name, "store": "../../store", "cells": entries}
     if settings.general.objective is not None:
         manifest["objective"] = settings.general.objective
+    # A longer one would not be read.
+    if command is not None and len(command) <= LONGEST_COMMAND:
+        manifest["command"] = command
     write_json(folder / MANIFEST, manifest)

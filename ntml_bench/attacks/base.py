@@ -142,6 +142,10 @@ class Attack(ABC, Generic[C]):
     def poison(self, context: AttackContext) -> Poisoning:
         """Make the poisons. The same settings and seed make the same poisons."""
 
+    def trigger_state(self, context: AttackContext) -> dict[str, Tensor]:
+        """The poisoning's `state` alone, for a look at the trigger; to be overridden where that takes less than the poisons."""
+        return self.poison(context).state
+
     @abstractmethod
     def trigger(self, images: Tensor, state: dict[str, Tensor]) -> Tensor:
         """Test images with the trigger: float [N, C, H, W] in [0, 1] to the same; `state` of the poisoning on their device."""

@@ -62,6 +62,9 @@ class LabelConsistent(Attack[LcConfig]):
             indices, self.trigger(images, {}), {}, {"surrogate": "the victim's recipe, clean training images"}
         )
 
+    def trigger_state(self, context: AttackContext) -> dict[str, Tensor]:
+        return {}  # the surrogate is for the poisons only
+
     def push_off(self, model: nn.Module, images: Tensor, rng: torch.Generator) -> Tensor:
         """Float [P, C, H, W] in [0, 1], within epsilon of `images` (of the target class), on which `model` has a larger loss.
 

@@ -70,7 +70,7 @@ def _planned(found: Plan, outputs: Path) -> str:
 def _export(options: argparse.Namespace) -> None:
     folder = find_sweep(options.sweep, options.outputs)
     target = options.to or Path(f"{folder.resolve().name}.tar.gz")
-    count = export_sweep(folder, target, Store(options.outputs / "store") if options.models else None)
+    count = export_sweep(folder, target, Store(options.outputs / "store"), models=options.models)
     print(
         f"{target}: {size_text(target.stat().st_size)}, {f'{count} artifacts' if options.models else 'records without models'}"
     )

@@ -17,8 +17,8 @@ class Gallery:
     """Test images under the trigger of an attack.
 
     `clean`, `triggered`: uint8 [K, height, width, channels] with 1 or 3 channels; `classes`: their true classes by name.
-    The distances are means over `images` test images of other classes than the target: PSNR in decibels (infinite where nothing
-    is changed), SSIM (at most 1), L-inf in steps of 255.
+    The distances are means over `images` test images of other classes than the target: PSNR in decibels (of those that are
+    changed at all; infinite where none is), SSIM (at most 1), L-inf in steps of 255.
     """
 
     dataset: str

@@ -29,9 +29,10 @@ def keep_sweep(folder: Path, target: Path) -> None:
     source = SweepFolder.open(folder)
     records = {entry["key"]: source.record(entry) for entry in source.entries}
     files = {f"{RECORDS}/{key}.json": record for key, record in records.items()}
-    files[MANIFEST] = {"sweep": source.name, "cells": list(source.entries)} | (
-        {"objective": source.objective} if source.objective is not None else {}
-    )
+    about = {"objective": source.objective, "command": source.command}
+    files[MANIFEST] = {"sweep": source.name, "cells": list(source.entries)} | {
+        name: value for name, value in about.items() if value is not None
+    }
     temporary = temporary_path(target)
     try:
         for name, value in files.items():

@@ -23,6 +23,8 @@ KEPT = {"kept": "sweep"}
 ARTIFACT = re.compile(r"([a-z]+)-([0-9a-f]{16})")
 """The name of a folder in the store: what it is, and its key."""
 NAMES = ("dataset", "model", "attack", "defense")
+LONGEST_COMMAND = 10_000
+"""Characters."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class SweepFolder:
     """What the cells were chosen by, where a search made them."""
     kept: Sealed | None
     """Records beside the manifest, as `ntml-table --keep` leaves them."""
+    command: str | None = None
+    """What made the sweep, as it was typed; None where that was not written down, or not as one line of text."""
 
     @classmethod
     def open(cls, folder: Path) -> "SweepFolder":
@@ -54,7 +58,7 @@ class SweepFolder:
             name, entries = str(manifest["sweep"]), tuple(_checked(entry) for entry in manifest["cells"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} cannot be read as the manifest of a sweep ({type(error).__name__}: {error})") from None
-        return cls(folder, name, entries, Store((folder / store).resolve()), objective, kept)
+        return cls(folder, name, entries, Store((folder / store).resolve()), objective, kept, _command(manifest))
 
     def record(self, entry: Mapping[str, Any]) -> dict[str, Any] | None:
         """The record of a done cell, beside the manifest or in the store; None where there is none.
@@ -101,6 +105,12 @@ def _read(path: Path) -> Any:
             return read_json(path)
         except FileNotFoundError:
             raise UserError(f"{path.parent} holds no {MANIFEST}; it is not the folder of a sweep") from None
+
+
+def _command(manifest: Mapping[str, Any]) -> str | None:
+    command = manifest.get("command")
+    readable = isinstance(command, str) and 0 < len(command) <= LONGEST_COMMAND and command.isprintable()
+    return command if readable else None
 
 
 def _checked(entry: Any) -> dict[str, Any]:

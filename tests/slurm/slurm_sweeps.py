@@ -25,7 +25,7 @@ ON_SLURM = ("cluster=slurm", "imports=[witness]")
 WITNESS = """
 import os
 from contextlib import contextmanager
-from ntml_bench.app import stages
+from ntml_bench.app import victims
 from ntml_bench.store import Store
 
 def tell(text):
@@ -33,7 +33,7 @@ def tell(text):
         file.write(f"{text}\\n")
 
 if "SLURM_JOB_ID" in os.environ:
-    fit, lock = stages.fit, Store.lock
+    fit, lock = victims.fit, Store.lock
 
     def told_fit(*arguments, **settings):
         if settings["checkpoint"] is not None:
@@ -47,7 +47,7 @@ if "SLURM_JOB_ID" in os.environ:
         with lock(self, name, key):
             yield
 
-    stages.fit, Store.lock = told_fit, told_lock
+    victims.fit, Store.lock = told_fit, told_lock
 """
 
 

@@ -1,0 +1,114 @@
+"""The keys of a cell's artifacts: each a hash of what determines the artifact, and of nothing else."""
+
+from dataclasses import asdict, dataclass
+
+from ntml_bench.app.settings import Settings
+from ntml_bench.defenses.base import CLEAN_BUDGET
+from ntml_bench.engine import NOT_COMPILED, Engine
+from ntml_bench.exhibits import EXHIBIT_VERSION
+from ntml_bench.store import key_of, plain
+
+# Counts changes of shared code (data, models, training, evaluation) that change results: part of every key.
+ENGINE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Of the models: `clean`, the one that floors are measured on, `victim`, `purified`, and `surrogate`, the attacker's own.
+
+    Where the cell has no defense (no attack), `purified` (`victim`) is the key of the model before it.
+    """
+
+    clean: str
+    victim: str
+    purified: str
+    surrogate: str
+    has_trigger: bool
+
+    @classmethod
+    def of(cls, settings: Settings, engine: Engine, fingerprint: str) -> "Keys":
+        """`fingerprint`: of the data."""
+        general, attack = settings.general, settings.attack
+        # What a model of the recipe is determined by, whoever trains it.
+        recipe = {
+            "engine": ENGINE_VERSION,
+            "data": fingerprint,
+            "augmentation": plain(settings.dataset.config.augmentation),
+            "model": plain(settings.model),
+            "training": {key: value for key, value in asdict(settings.training).items() if key != "name"},
+            "seed": general.seed,
+            "bfloat16": engine.half,
+            "deterministic": general.deterministic,
+        }
+        if engine.compilation != NOT_COMPILED:
+            # Fused operations round otherwise. Absent where nothing is compiled, so that older artifacts keep their keys.
+            recipe["compile"] = engine.compilation
+        clean = key_of({"stage": "victim", "attack": None, **recipe})
+        has_trigger = attack.config.name != "none"
+        victim = clean
+        if has_trigger:
+            victim = key_of({"stage": "victim", "attack": plain(attack.config), "version": attack.version, **recipe})
+        return cls(clean, victim, _purified(settings, victim), key_of({"stage": "surrogate", **recipe}), has_trigger)
+
+    def evaluation(self, model: str) -> str:
+        """Of what a model answers under the attack's trigger; `model`: its key."""
+        return key_of({"stage": "evaluation", "engine": ENGINE_VERSION, "model": model, "victim": self.victim})
+
+    def clean_budget_accuracy(self, clean_budget: float) -> str:
+        return key_of(
+            {
+                "stage": "clean budget accuracy",
+                "engine": ENGINE_VERSION,
+                "model": self.purified,
+                "victim": self.victim,
+                "clean_budget": clean_budget,
+            }
+        )
+
+    @property
+    def gallery(self) -> str:
+        """Of images under the trigger. Victims with one trigger do not share it: what the trigger is, they alone know."""
+        return key_of({"stage": "gallery", "engine": ENGINE_VERSION, "version": EXHIBIT_VERSION, "victim": self.victim})
+
+    def exhibit(self, model: str) -> str:
+        """Of what a model makes of some images; `model`: its key."""
+        versions = {"engine": ENGINE_VERSION, "version": EXHIBIT_VERSION}
+        return key_of({"stage": "exhibit", **versions, "model": model, "victim": self.victim})
+
+    @property
+    def exhibits(self) -> dict[str, str] | None:
+        """Those that a cell leaves to look at; None of a cell without a trigger."""
+        if not self.has_trigger:
+            return None
+        return {"gallery": self.gallery, "before": self.exhibit(self.victim), "after": self.exhibit(self.purified)}
+
+    def artifacts(self, floor: bool) -> list[str]:
+        """The artifacts that the cell may be made from or leaves, so that whoever tidies the store knows what is still needed.
+
+        A surrogate is named for every attack of its recipe; only some of them train one.
+        """
+        models = {"victim": [self.victim], "purified": [], "surrogate": [self.surrogate]}
+        if self.purified != self.victim:
+            models["purified"] = [self.purified]
+        if floor:
+            models["victim"].append(self.clean)
+        models["evaluation"] = [self.evaluation(key) for key in (*models["victim"], *models["purified"])]
+        names = {f"{name}-{key}" for name, keys in models.items() for key in keys}
+        for what, key in (self.exhibits or {}).items():
+            names.add(f"{'gallery' if what == 'gallery' else 'exhibit'}-{key}")
+        return sorted(names)
+
+
+def _purified(settings: Settings, victim: str) -> str:
+    defense, general = settings.defense, settings.general
+    if defense.config.name == "none":
+        return victim
+    return key_of(
+        {
+            "stage": "purified",
+            "victim": victim,
+            "defense": plain(defense.config),
+            "version": defense.version,
+            "clean_budget": general.clean_budget if CLEAN_BUDGET in defense.needs else None,
+        }
+    )
