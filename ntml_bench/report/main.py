@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ntml_bench.errors import UserError
 from ntml_bench.table.main import find_sweep
-from ntml_bench.table.reference.published import read_reference, reference_names
+from ntml_bench.table.reference.published import reference_names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,13 +28,14 @@ def _report(options: argparse.Namespace) -> list[Path]:
         given = f"{len(options.what)} were given: {', '.join(options.what)}" if options.what else "none was given"
         raise UserError(f"one sweep is wanted, {given}; an attack alone is shown by --attack NAME --dataset NAME")
     folder = find_sweep(options.what[0], options.outputs)
-    reference = read_reference(options.reference) if options.reference is not None else None
+    if options.config_dir is not None:
+        raise UserError("--config-dir goes with --attack; the cells of a sweep hold their settings")
     # Imported here so that --help and a mistake are quick.
     from ntml_bench.report.read import read_report
     from ntml_bench.report.write import write_report
 
-    target = options.to or options.outputs / "tables" / folder.resolve().name
-    return write_report(read_report(folder, reference), folder, target)
+    report = read_report(folder) if options.reference is None else read_report(folder, options.reference)
+    return write_report(report, folder, options.to or options.outputs / "tables" / folder.resolve().name)
 
 
 def _gallery(options: argparse.Namespace) -> list[Path]:
@@ -47,7 +48,8 @@ def _gallery(options: argparse.Namespace) -> list[Path]:
     from ntml_bench.app.gallery import gallery_of
     from ntml_bench.report.write import write_gallery
 
-    gallery = gallery_of(options.attack, options.dataset, options.what)
+    more = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
+    gallery = gallery_of(options.attack, options.dataset, [*options.what, *more])
     return write_gallery(gallery, options.to or options.outputs / "gallery", f"{options.dataset}_{options.attack}")
 
 
@@ -70,8 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--attack", metavar="NAME", help="show this attack alone, without training")
     parser.add_argument("--dataset", metavar="NAME", help="the data set that it is shown on")
+    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="options of your own, with --attack")
     parser.add_argument(
-        "--reference", metavar="NAME", help=f"published numbers to set beside ours; one of {', '.join(reference_names())}"
+        "--reference",
+        metavar="NAME",
+        help="whose published numbers stand beside ours, where there are any for these settings;"
+        f" one of {', '.join(reference_names())}",
     )
     return parser
 
