@@ -440,6 +440,7 @@ def test_a_cell_leaves_what_is_looked_at(make: Make, monkeypatch: pytest.MonkeyP
     assert len({found["gallery"] for found in keys.values()}) == len({found["before"] for found in keys.values()}) == 1
     assert keys["none"]["before"] == keys["none"]["after"]
     assert len({found["after"] for found in keys.values()}) == 3
+    triggered = cells["ft"].stages.triggered_by(cells["ft"].stages.victim().poisoning.state)
     for defense, cell in cells.items():
         assert {
             f"gallery-{keys[defense]['gallery']}",
