@@ -18,7 +18,8 @@ class Gallery:
 
     `clean`, `triggered`: uint8 [K, height, width, channels] with 1 or 3 channels; `classes`: their true classes by name.
     The distances are means over `images` test images of other classes than the target: PSNR in decibels (of those that are
-    changed at all; infinite where none is), SSIM (at most 1), L-inf in steps of 255.
+    changed at all; infinite where none is), SSIM (at most 1; as published it looks at the inner part of an image, so that a
+    trigger in a corner hardly counts), L-inf in steps of 255.
     """
 
     dataset: str
