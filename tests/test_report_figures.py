@@ -28,7 +28,7 @@ from ntml_bench.report.figures.gallery import difference
 from ntml_bench.report.figures.names import Names
 from ntml_bench.report.figures.plane import marks_of
 from ntml_bench.report.figures.style import plain_style
-from ntml_bench.report.figures.text import width_of
+from ntml_bench.report.figures.text import shortened, width_of
 from ntml_bench.table.cells import NO_METRICS, Metrics
 
 NASTY = "a/b\\c <i>\"q\" & 'é' | $x^2$ {c} \x07 \u202e 中 " + "long " * 40
@@ -152,11 +152,12 @@ def test_arrows_go_from_the_mean_before_to_the_mean_after(tmp_path: Path) -> Non
         ] * 2
         ends = [(cell.mean("attack_success_rate"), cell.mean("clean_accuracy")) for cell in row.defenses.values()]
         assert [arrow.xy for arrow in arrows] == ends
-        points = [tuple(line.get_xydata()[0]) for line in axes.lines]  # pyright: ignore[reportIndexIssue, reportOptionalSubscript]
+        if row.attack == "sig":
+            assert ends == [(15, 82), (50, 95.5)]
+        points = [tuple(np.asarray(line.get_xydata())[0]) for line in axes.lines]
         assert set(ends) < set(points)
         assert (row.floor.mean("attack_success_rate"), row.floor.mean("clean_accuracy")) in points
         assert all(axes.get_ylim()[0] < up < axes.get_ylim()[1] for _, up in points)
-    assert ends == [(15, 82), (50, 95.5)]
 
 
 def test_the_plane_s_text_gives_the_numbers(tmp_path: Path) -> None:
@@ -244,7 +245,7 @@ def test_the_map_has_every_point_once_and_both_axes_in_one_unit(tmp_path: Path) 
         assert np.array_equal(target, clean[shown.clean_labels == 0])
         assert np.array_equal(triggered, shown.triggered_map)
         assert np.ptp(axes.get_xlim()) == pytest.approx(np.ptp(axes.get_ylim()))
-        assert len({line.get_marker() for line in axes.lines}) == 3
+        assert len({str(line.get_marker()) for line in axes.lines}) == 3
     assert "Attack success: 90.0 % before any defense, 10.0 % after ft." in drawing.alt
 
 
@@ -401,3 +402,17 @@ def test_a_kept_sweep_of_one_cell(tmp_path: Path) -> None:
     ]
     for drawing in drawings(report):
         assert len(drawing.write(tmp_path)) == 2
+
+
+def test_labels_that_differ_at_their_end_still_differ_when_shortened() -> None:
+    labels = [f"nt_ml (temperature=4, student_start=backdoored, alpha={value})" for value in range(10)]
+    assert len({shortened(label, 7, 1.0) for label in labels}) == 10
+    assert all(width_of(shortened(label, 7, width), 7) <= width for label in labels for width in (0.2, 1, 2))
+
+
+def test_panels_of_variants_say_which(tmp_path: Path) -> None:
+    cells = [done_cell("sig", f"nt_ml (temperature={step}, student_start=backdoored)") for step in (1, 2, 4)]
+    history = [*HISTORY, {"stage": "mutual learning", "epoch": 1, "loss": 1.0}]
+    report = report_of(cells, history)
+    for name in ("curves-sig", "confidence-sig"):
+        assert {"temperature=1,", "temperature=2,", "temperature=4,"} <= set(texts(named(report, name)).split())
