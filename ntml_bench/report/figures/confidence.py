@@ -11,14 +11,14 @@ from ntml_bench.report.figures.colours import INK, PAPER, QUIET, RULE, SERIES
 from ntml_bench.report.figures.drawing import Drawing
 from ntml_bench.report.figures.places import Place, by_defense
 from ntml_bench.report.figures.strips import Strip, floor_of, strips_of
-from ntml_bench.report.figures.text import shortened, width_of
+from ntml_bench.report.figures.text import shortened, width_of, wrapped
 from ntml_bench.table.view import split_label
 
 TOP, RIGHT, INDENT = 0.22, 0.12, 0.08
 HEIGHTS = {"before": 0.18, "after": 0.18, "stage": 0.14}
 MOST_LEFT = 1.4
-"""Inches for the labels; one that needs more gets a second line."""
-SECOND_LINE = 0.09
+"""Inches for the labels; one that needs more gets further lines."""
+NEXT_LINE = 0.09
 PLAIN: Mark = {"linestyle": "none", "markeredgecolor": "none"}
 MEAN = PLAIN | {"marker": "D", "markersize": 3.2, "color": PAPER, "markeredgecolor": INK, "markeredgewidth": 0.8}
 STAGE = PLAIN | {"marker": "^", "markersize": 4, "color": QUIET}
@@ -48,7 +48,7 @@ def confidences(place: Place) -> Iterator[Drawing]:
 
 def _figure(strips: Sequence[Strip], floor: float | None, attack: str, seed: int) -> Figure:
     labels = [_lines(strip) for strip in strips]
-    heights = [HEIGHTS[strip.kind] + SECOND_LINE * (len(lines) - 1) for strip, lines in zip(strips, labels, strict=True)]
+    heights = [HEIGHTS[strip.kind] + NEXT_LINE * (len(lines) - 1) for strip, lines in zip(strips, labels, strict=True)]
     left = min(MOST_LEFT, 0.14 + max(_width(strip, lines) for strip, lines in zip(strips, labels, strict=True)))
     legend = flowed(_keys(strips, floor), SINGLE - 0.1)
     bottom = TOP + sum(heights) + 0.36
@@ -82,11 +82,11 @@ def _keys(strips: Sequence[Strip], floor: float | None) -> list[Key]:
 
 
 def _lines(strip: Strip) -> tuple[str, ...]:
-    """The label; of a defense with settings that would leave no room for the figure its name, and the settings below."""
+    """The label; of a defense with settings that would leave no room for the figure its name, and the settings below it."""
     name, settings = split_label(strip.label)
     if strip.kind != "after" or not settings or width_of(strip.label, SIZE) + 0.14 <= MOST_LEFT:
         return (strip.label,)
-    return name, ", ".join(settings)
+    return name, *wrapped(", ".join(settings), SMALL, MOST_LEFT - 0.1, most=3)
 
 
 def _width(strip: Strip, lines: Sequence[str]) -> float:

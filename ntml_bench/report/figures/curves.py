@@ -17,11 +17,13 @@ from ntml_bench.report.figures.places import Place, by_defense
 from ntml_bench.report.figures.text import shortened, wrapped
 from ntml_bench.table.labels import option_of
 from ntml_bench.table.summary import NONE
+from ntml_bench.table.view import split_label
 
 TRAINING = "victim"
 """What a record's history calls the training of the model that is attacked."""
 OF_MODEL = "of the attacked model"
 LEFT, RIGHT, HEAD, DOWN, HEIGHT = 0.34, 0.1, 0.36, 0.24, 1.0
+NEXT_LINE = 0.1
 FEW = 12
 """Epochs of a stage up to which each gets a mark."""
 DECADE = 10.0
@@ -91,21 +93,31 @@ def _figure(panels: Sequence[Panel], attack: str, seed: int | None) -> Figure:
     width = SINGLE if columns == 1 else DOUBLE
     lines = ceil(len(panels) / columns)
     across = (width - 0.14) / columns - LEFT - RIGHT
-    canvas = Canvas(width, 0.2 + lines * (HEAD + HEIGHT + DOWN) + 0.14)
+    heads = [_head(panel, across) for panel in panels]
+    head = HEAD + NEXT_LINE * max(len(settings) for _, settings, _ in heads)
+    canvas = Canvas(width, 0.2 + lines * (head + HEIGHT + DOWN) + 0.14)
     canvas.head(0.13, attack, f"training loss by epoch, seed {seed}")
-    for index, panel in enumerate(panels):
+    for index, (panel, (name, settings, stages)) in enumerate(zip(panels, heads, strict=True)):
         line, column = divmod(index, columns)
         left = 0.14 + column * (LEFT + across + RIGHT) + LEFT
-        top = 0.2 + line * (HEAD + HEIGHT + DOWN) + HEAD
-        canvas.write(left, top - 0.26, shortened(panel.title, SIZE, across, "bold"), weight="bold")
-        names = panel.about or " | ".join(stage.name for stage in panel.stages)
-        for row, text in enumerate(wrapped(names, SMALL, across + 0.08)):
-            canvas.write(left, top - 0.15 + 0.1 * row, text, size=SMALL, colour=QUIET)
+        top = 0.2 + line * (head + HEIGHT + DOWN) + head
+        canvas.write(left, top - head + 0.1, name, weight="bold")
+        for row, text in enumerate([*settings, *stages]):
+            y = top - head + 0.21 + NEXT_LINE * row
+            canvas.write(left, y, text, size=SMALL, colour=INK if row < len(settings) else QUIET)
         _draw(canvas.panel(left, top, across, HEIGHT), panel.stages, (INK,) if panel.about else SERIES)
         if column == 0:
             canvas.write(0.11, top + HEIGHT / 2, "loss", across="center", turned=True)
     canvas.write(width / 2, canvas.height - 0.05, "epoch", across="center")
     return canvas.figure
+
+
+def _head(panel: Panel, width: float) -> tuple[str, list[str], list[str]]:
+    """The title's name, the lines of its settings, and those of the stages."""
+    name, settings = split_label(panel.title)
+    stages = panel.about or " | ".join(stage.name for stage in panel.stages)
+    lines = [wrapped(text, SMALL, width + 0.08) for text in (", ".join(settings), stages)]
+    return shortened(name, SIZE, width, "bold"), lines[0], lines[1]
 
 
 def _draw(axes: Axes, stages: Sequence[Stage], colours: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from ntml_bench.table.cells import Metrics
 from ntml_bench.table.labels import option_of
 from ntml_bench.table.summary import NONE
 
-MOST_POINTS = 200
+MOST_POINTS = 160
 """Of a kind in a panel: more would neither be told apart nor fit into a page of many such figures."""
 PLAIN: Mark = {"linestyle": "none", "markeredgecolor": "none"}
 OTHERS = PLAIN | {"marker": "o", "markersize": 2.2, "color": QUIET, "alpha": 0.45}

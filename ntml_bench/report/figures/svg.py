@@ -83,7 +83,8 @@ def _copied(element: Element, shapes: dict[str, str]) -> Element:
             value = _style(value)
         elif key in GEOMETRY:
             value = _compact(value)
-        if key == "id" or (key == "transform" and value.startswith("rotate(0 ")):
+        # Nothing reaches beyond its panel, so that nothing need be clipped.
+        if key in ("id", "clip-path") or (key == "transform" and value.startswith("rotate(0 ")):
             continue
         copy.set(key, value.replace("\n", "") if key == "href" else value)
     copy.text = element.text if tag == "text" else None
@@ -114,10 +115,16 @@ def _placed(shape: str, x: float, y: float) -> str:
         if not parts:
             parts.append(f"M{_short(x + points[0][0], 1)} {_short(y + points[0][1], 1)}")
         else:
-            moves = [_short(part) for point in points for part in (point[0] - at[0], point[1] - at[1])]
-            parts.append(command.lower() + " ".join(moves))
+            moves = [part for point in points for part in (point[0] - at[0], point[1] - at[1])]
+            parts.append(_moved(command, [_short(part) for part in moves]))
         at = points[-1] if points else at
     return "".join(parts).replace(" -", "-")
+
+
+def _moved(command: str, moves: list[str]) -> str:
+    if command == "L" and "0" in moves:
+        return f"h{moves[0]}" if moves[1] == "0" else f"v{moves[1]}"
+    return command.lower() + " ".join(moves)
 
 
 def _style(text: str) -> str:

@@ -30,12 +30,14 @@ def width_of(text: str, size: float, weight: str = "normal") -> float:
 
 
 def shortened(text: str, size: float, width: float, weight: str = "normal") -> str:
-    """The text, or as much of its beginning as fits, with an ellipsis."""
+    """The text, or as much of it as fits: the middle goes, as settings that tell two labels apart stand at their ends."""
     if width_of(text, size, weight) <= width:
         return text
-    while text and width_of(text + ELLIPSIS, size, weight) > width:
-        text = text[:-1].rstrip()
-    return text + ELLIPSIS
+    for kept in range(len(text) - 1, 0, -1):
+        shorter = text[: (kept + 1) // 2].rstrip() + ELLIPSIS + text[len(text) - kept // 2 :].lstrip()
+        if width_of(shorter, size, weight) <= width:
+            return shorter
+    return ELLIPSIS
 
 
 def wrapped(text: str, size: float, width: float, most: int = 2) -> list[str]:
