@@ -330,7 +330,8 @@ def test_keys_operate_every_kind_of_control(browser: "Browser", address: str) ->
         target = page.evaluate("document.activeElement.hash")
         page.keyboard.press("Enter")
         assert target.startswith("#record-")
-        assert page.locator(target).evaluate("one => one.open && one.getBoundingClientRect().top < innerHeight")
+        page.locator(f"{target}[open]").wait_for()
+        assert page.locator(target).evaluate("one => one.getBoundingClientRect().top < innerHeight")
 
 
 def test_the_colours_switch_and_follow_the_reader(browser: "Browser", address: str) -> None:
@@ -427,6 +428,8 @@ def test_figures_are_chosen_by_attack_and_defense(browser: "Browser", address: s
         place = page.locator("tr:has-text('badnets') .place").nth(4)
         place.click()
         open_details(page).get_by_text("What it did").click()
+        # The browser tells of a new address a moment later.
+        page.get_by_text("features: badnets, nt_ml").wait_for()
         assert page.locator("#seen .drawing:visible figcaption").nth(1).inner_text() == "features: badnets, nt_ml"
         assert defense.evaluate("one => one.selectedOptions[0].label") == "nt_ml"
 
