@@ -46,6 +46,14 @@ def test_the_wheel_carries_the_published_numbers(installed: Path) -> None:
         assert (installed / path.relative_to(REPOSITORY)).read_bytes() == path.read_bytes()
 
 
+def test_the_wheel_carries_the_templates_of_the_report(installed: Path) -> None:
+    folder = REPOSITORY / "ntml_bench" / "report" / "templates"
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"report.html", "report.css", "report.js"}
+    for name in names:
+        assert (installed / folder.relative_to(REPOSITORY) / name).read_bytes() == (folder / name).read_bytes()
+
+
 def test_the_installed_application_works_from_another_folder(installed: Path, tmp_path: Path) -> None:
     assert "attack: badnets, blended, lc, narcissus, none, sig, wanet" in application(installed, tmp_path, "--help")
     assert "sweep: digits_table" in application(installed, tmp_path, "-cn", "digits_table", "--cfg", "job")

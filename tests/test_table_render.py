@@ -6,6 +6,7 @@ After a wanted change of a rendering: NTML_WRITE_GOLDEN=1 pytest tests/test_tabl
 import csv
 import os
 import re
+import shutil
 import subprocess
 import sys
 from io import BytesIO, StringIO
@@ -115,6 +116,23 @@ def test_latex_escapes_and_keeps_its_columns(tmp_path: Path) -> None:
     assert all(line.endswith(r"\\") for line in rows)
     assert text.count(r"\begin{") == text.count(r"\end{")
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+@pytest.mark.parametrize("make", ["wide", "nasty"])
+def test_latex_compiles_and_fits_two_columns(tmp_path: Path, make: str) -> None:
+    cells, records = golden()
+    for cell in (*cells, *records):
+        cell["attack"] = cell["attack"].replace("badnets", "[1ex] " + NASTY)
+    folder = wide_sweep(tmp_path) if make == "wide" else write_sweep(tmp_path, "part", cells, records[3:])
+    write_failure(tmp_path, cells[0], "RuntimeError: " + NASTY)
+    render_sweep(folder, tmp_path, ("tex",))
+    head = r"\documentclass[twocolumn]{article}\usepackage{booktabs,graphicx}\usepackage[margin=0.75in]{geometry}"
+    (tmp_path / "paper.tex").write_text(head + r"\begin{document}\input{table}\input{table}Text.\end{document}")
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
 
 
 def test_markdown_rows_have_one_width(tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""`ntml-report`: a page that shows a sweep (its table, its attacks, what each defense did), or one attack without training."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ntml_bench.errors import UserError
+from ntml_bench.table.main import find_sweep
+from ntml_bench.table.reference.published import reference_names
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; 0 when written (for an unfinished sweep too), 2 for a user's mistake."""
+    options = _parser().parse_intermixed_args(arguments)
+    try:
+        paths = _gallery(options) if options.attack or options.dataset else _report(options)
+    except UserError as error:
+        print(f"ntml-report: {error}", file=sys.stderr)
+        return 2
+    for path in paths:
+        print(path)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> list[Path]:
+    if len(options.what) != 1:
+        given = f"{len(options.what)} were given: {', '.join(options.what)}" if options.what else "none was given"
+        raise UserError(f"one sweep is wanted, {given}; an attack alone is shown by --attack NAME --dataset NAME")
+    folder = find_sweep(options.what[0], options.outputs)
+    if options.config_dir is not None:
+        raise UserError("--config-dir goes with --attack; the cells of a sweep hold their settings")
+    # Imported here so that --help and a mistake are quick.
+    from ntml_bench.report.read import read_report
+    from ntml_bench.report.write import write_report
+
+    report = read_report(folder) if options.reference is None else read_report(folder, options.reference)
+    return write_report(report, folder, options.to or options.outputs / "tables" / folder.resolve().name)
+
+
+def _gallery(options: argparse.Namespace) -> list[Path]:
+    if not (options.attack and options.dataset):
+        raise UserError(
+            f"--{'dataset' if options.attack else 'attack'} is missing; a gallery wants both --attack and --dataset"
+        )
+    if options.reference is not None:
+        raise UserError("--reference goes with a sweep, not with a gallery")
+    from ntml_bench.app.gallery import gallery_of
+    from ntml_bench.report.write import write_gallery
+
+    more = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
+    gallery = gallery_of(options.attack, options.dataset, [*options.what, *more])
+    return write_gallery(gallery, options.to or options.outputs / "gallery", f"{options.dataset}_{options.attack}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ntml-report",
+        description=__doc__,
+        usage="%(prog)s [options] SWEEP\n       %(prog)s [options] --attack NAME --dataset NAME [SETTING=VALUE ...]",
+    )
+    parser.add_argument(
+        "what",
+        nargs="*",
+        metavar="SWEEP",
+        help="name of a sweep (a folder in OUTPUTS/sweeps or OUTPUTS/reference), or any folder with a manifest;"
+        " with --attack: settings, as ntml-bench takes them",
+    )
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="where runs were written (default: outputs)")
+    parser.add_argument(
+        "--to", type=Path, metavar="DIR", help="folder for the files (default: OUTPUTS/tables/NAME, OUTPUTS/gallery)"
+    )
+    parser.add_argument("--attack", metavar="NAME", help="show this attack alone, without training")
+    parser.add_argument("--dataset", metavar="NAME", help="the data set that it is shown on")
+    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="options of your own, with --attack")
+    parser.add_argument(
+        "--reference",
+        metavar="NAME",
+        help="whose published numbers stand beside ours, where there are any for these settings;"
+        f" one of {', '.join(reference_names())}",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

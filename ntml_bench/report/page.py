@@ -1,0 +1,111 @@
+"""The page: one HTML file that loads nothing, made from a `Report` by the templates beside this file.
+
+Every text goes through autoescape. What goes in as it is: our style sheet and script, and the figures' SVG.
+"""
+
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
+from functools import cache
+from hashlib import sha256
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from ntml_bench import __version__
+from ntml_bench.report.data import Gallery, Report
+from ntml_bench.report.figures.colours import DARK, LIGHT
+from ntml_bench.report.figures.drawing import Drawing
+from ntml_bench.report.grid import SHOWN_METRICS, grids_of, summary_counts
+from ntml_bench.report.heat import step_rules
+from ntml_bench.report.images import shown_galleries
+from ntml_bench.report.made import made_of
+from ntml_bench.report.records import record_id, shown_records
+from ntml_bench.report.stations import stations_of
+from ntml_bench.table.reference.view import headline, preface, remarks
+from ntml_bench.table.view import DEFAULT_SECTIONS, legend, reconstructions, status, unfinished
+
+TEMPLATES = Path(__file__).parent / "templates"
+BEST = "★"
+
+
+def render_report(report: Report, drawings: Iterable[Drawing] = (), links: Mapping[str, str] | None = None) -> str:
+    """The whole page. `links`: where a cell's record file is, by the cell's key, seen from the page."""
+    summary, comparison = report.summary, report.comparison
+    grids = grids_of(report)
+    said = reconstructions(summary.blocks)
+    seen = stations_of(drawings, grids, summary.blocks)
+    return _render(
+        "report.html",
+        summary=summary,
+        status=status(summary).removeprefix(f"Sweep {summary.sweep}: "),
+        counts=summary_counts(summary),
+        reconstructions=said,
+        metrics=SHOWN_METRICS,
+        grids=grids,
+        several_blocks=len(grids) > 1,
+        legend=[line for line in legend(summary, DEFAULT_SECTIONS, BEST) if line not in said],
+        unfinished=unfinished(summary),
+        comparison=comparison,
+        comparison_headline=headline(comparison) if comparison else "",
+        comparison_preface=preface(comparison) if comparison else (),
+        comparison_remarks=remarks(comparison) if comparison else (),
+        galleries=shown_galleries(report.galleries),
+        seen=seen,
+        made=made_of(report),
+        records=list(shown_records(report, links or {})),
+    )
+
+
+def render_gallery(gallery: Gallery) -> str:
+    """A page with one gallery alone."""
+    (shown,) = shown_galleries([gallery])
+    return _render("gallery.html", shown=shown)
+
+
+def _render(template: str, **values: Any) -> str:
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8") + _colour_rules() + step_rules()
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    return (
+        _environment()
+        .get_template(template)
+        .render(style=Markup(style), script=Markup(script), policy=_policy(style, script), version=__version__, **values)
+    )
+
+
+def _colour_rules() -> str:
+    """The colours of the figures, which are those of the page."""
+    return f":root{{{''.join(f'--{name}:light-dark({colour},{DARK[name]});' for name, colour in LIGHT.items())}}}"
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing from anywhere, and no script or style sheet but the page's own two; figures may style their lines."""
+    return (
+        f"default-src 'none'; img-src data:; style-src {_source(style)}; style-src-attr 'unsafe-inline'; "
+        f"script-src {_source(script)}; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _source(text: str) -> str:
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["record_id"] = record_id
+    environment.filters["capitalised"] = lambda text: text[:1].upper() + text[1:]
+    environment.filters["breakable"] = _breakable
+    # In an element's text, quotes may stand as they are; JSON is full of them.
+    environment.filters["text"] = lambda text: Markup(escape(text, quote=False))
+    return environment
+
+
+def _breakable(text: str) -> Markup:
+    """A label that may go on in the next line after an underscore, a dot or an equals sign."""
+    return Markup(re.sub(r"([_.=])", r"\1<wbr>", escape(text, quote=False)))
