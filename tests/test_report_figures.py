@@ -347,7 +347,7 @@ def test_seeds_that_are_not_done_leave_the_first_that_is(tmp_path: Path) -> None
 label = st.text(min_size=1, max_size=40) | st.sampled_from([NASTY, "nt_ml (temperature=4)", "con", "..", "\ud800", "ﬁ\uffff"])
 
 
-@settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=5, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(label, min_size=1, max_size=2, unique=True), label)
 @example([NASTY, NASTY + "!"], NASTY)
 def test_labels_may_hold_anything(attacks: list[str], defense: str) -> None:

@@ -1,6 +1,7 @@
 """Text in figures: labels that may hold any character, and how wide they get."""
 
 import unicodedata
+from bisect import bisect_right
 from functools import cache
 
 from matplotlib.font_manager import FontProperties
@@ -33,11 +34,12 @@ def shortened(text: str, size: float, width: float, weight: str = "normal") -> s
     """The text, or as much of it as fits: the middle goes, as settings that tell two labels apart stand at their ends."""
     if width_of(text, size, weight) <= width:
         return text
-    for kept in range(len(text) - 1, 0, -1):
-        shorter = text[: (kept + 1) // 2].rstrip() + ELLIPSIS + text[len(text) - kept // 2 :].lstrip()
-        if width_of(shorter, size, weight) <= width:
-            return shorter
-    return ELLIPSIS
+
+    def of(kept: int) -> str:
+        return text[: (kept + 1) // 2].rstrip() + ELLIPSIS + text[len(text) - kept // 2 :].lstrip()
+
+    fitting = bisect_right(range(1, len(text)), width, key=lambda kept: width_of(of(kept), size, weight))
+    return of(fitting)
 
 
 def wrapped(text: str, size: float, width: float, most: int = 2) -> list[str]:
