@@ -4,18 +4,23 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 # More settings for the sweep: make table ARGS="attack=badnets,blended defense=none,nt_ml seed=0,1"
 ARGS ?=
+# What such settings say of where the sweep is, for its report.
+named = $(patsubst $(1)=%,%,$(filter $(1)=%,$(ARGS)))
+SWEEP = $(or $(call named,sweep),digits_table)
+OUTPUTS = $(or $(call named,outputs),outputs)
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install table bench test test-faults test-slurm lint wheel clean
+.PHONY: help install table bench test test-faults test-slurm browser lint wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/.installed ## make .venv and install the project into it
 
-table: .venv/.installed ## run the sweep of the 6 x 6 table (stored cells are not run again) and print it
+table: .venv/.installed ## run the sweep of the 6 x 6 table (stored cells are not run again), print it, write its report
 	.venv/bin/ntml-bench -cd sweeps -cn digits_table $(ARGS)
+	@.venv/bin/ntml-report $(SWEEP) --outputs $(OUTPUTS)
 
 bench: .venv/.installed ## time training, inference and sweeps on this machine (ARGS="--help" lists options)
 	.venv/bin/python -m ntml_bench.bench $(ARGS)
@@ -29,6 +34,9 @@ test-faults: .venv/.developed ## two sweeps on one store under 60 faults (kills,
 test-slurm: .venv/.developed ## start a Slurm of two nodes here and test on it (root on Debian; installs Debian's Slurm)
 	.venv/bin/python tests/slurm/cluster.py install
 	.venv/bin/python -m pytest -m slurm
+
+browser: ## install the browser that the report is tested in (root on Debian)
+	command -v chromium > /dev/null || { apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium fonts-dejavu-core; }
 
 lint: .venv/.developed ## ruff and pyright
 	.venv/bin/ruff check .

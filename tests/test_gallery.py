@@ -12,9 +12,9 @@ from builders import CONF
 from test_app_sweep import readme_file
 
 import ntml_bench.app.victims
-from ntml_bench.app.gallery import gallery_of
 from ntml_bench.attacks import ATTACKS
 from ntml_bench.errors import UserError
+from ntml_bench.report.alone import gallery_of
 from ntml_bench.report.read import read_report
 
 __all__ = ["workplace"]

@@ -130,9 +130,9 @@ def _times(report: Report) -> Pairs:
         cell = entry.cell
         if "attack" in seconds:
             attacks[(cell.dataset, cell.model, cell.attack, cell.seed)] = seconds["attack"]
-        sums.update({name: seconds[name] for name in ("defense", "evaluation", "total") if seconds.get(name) is not None})
+        sums.update({name: seconds[name] for name in ("defense", "evaluation") if seconds.get(name) is not None})
     parts = [("training of the attacked models", sum(attacks.values()))] if attacks else []
-    names = {"defense": "defenses", "evaluation": "evaluation", "total": "cells, from start to end"}
+    names = {"defense": "defenses", "evaluation": "evaluation"}
     return tuple(
         (name, duration(value)) for name, value in (*parts, *((names[key], sums[key]) for key in names if key in sums))
     )

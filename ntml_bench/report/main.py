@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,16 +15,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; 0 when written (for an unfinished sweep too), 2 for a user's mistake."""
     options = _parser().parse_intermixed_args(arguments)
     try:
-        paths = _gallery(options) if options.attack or options.dataset else _report(options)
+        lines = _gallery(options) if options.attack or options.dataset else _report(options)
     except UserError as error:
         print(f"ntml-report: {error}", file=sys.stderr)
         return 2
-    for path in paths:
-        print(path)
+    for line in lines:
+        print(line)
     return 0
 
 
-def _report(options: argparse.Namespace) -> list[Path]:
+def _report(options: argparse.Namespace) -> list[str]:
     if len(options.what) != 1:
         given = f"{len(options.what)} were given: {', '.join(options.what)}" if options.what else "none was given"
         raise UserError(f"one sweep is wanted, {given}; an attack alone is shown by --attack NAME --dataset NAME")
@@ -35,22 +36,24 @@ def _report(options: argparse.Namespace) -> list[Path]:
     from ntml_bench.report.write import write_report
 
     report = read_report(folder) if options.reference is None else read_report(folder, options.reference)
-    return write_report(report, folder, options.to or options.outputs / "tables" / folder.resolve().name)
+    page, *figures = write_report(report, folder, options.to or options.outputs / "tables" / folder.resolve().name)
+    return [str(page), *(f"{place}: {count} files" for place, count in Counter(path.parent for path in figures).items())]
 
 
-def _gallery(options: argparse.Namespace) -> list[Path]:
+def _gallery(options: argparse.Namespace) -> list[str]:
     if not (options.attack and options.dataset):
         raise UserError(
             f"--{'dataset' if options.attack else 'attack'} is missing; a gallery wants both --attack and --dataset"
         )
     if options.reference is not None:
         raise UserError("--reference goes with a sweep, not with a gallery")
-    from ntml_bench.app.gallery import gallery_of
+    from ntml_bench.report.alone import gallery_of
     from ntml_bench.report.write import write_gallery
 
     more = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
     gallery = gallery_of(options.attack, options.dataset, [*options.what, *more])
-    return write_gallery(gallery, options.to or options.outputs / "gallery", f"{options.dataset}_{options.attack}")
+    target = options.to or options.outputs / "gallery"
+    return [str(path) for path in write_gallery(gallery, target, f"{options.dataset}_{options.attack}")]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -147,4 +147,5 @@ def _alt(panels: Sequence[Panel], attack: str, defense: str, seed: int | None) -
         )
     if rates:
         parts.append(f"Attack success: {', '.join(rates)}.")
+    parts.append(f"At most {MOST_POINTS} images of each kind are drawn.")
     return " ".join(parts)
