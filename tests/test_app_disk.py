@@ -57,7 +57,7 @@ def test_what_was_damaged_is_made_anew_to_the_same_numbers(workplace: Path, capl
     before = rows("pair")
     store = workplace / "outputs" / "store"
     damaged = [path for path in store.iterdir() if path.is_dir()]
-    assert {path.name.split("-")[0] for path in damaged} == {"cell", "victim", "purified", "evaluation"}
+    assert {path.name.split("-")[0] for path in damaged} == {"cell", "victim", "purified", "evaluation", "gallery", "exhibit"}
     for folder in damaged:
         content = bytearray((folder / "tensors.safetensors").read_bytes())
         content[-1] ^= 1
@@ -66,5 +66,5 @@ def test_what_was_damaged_is_made_anew_to_the_same_numbers(workplace: Path, capl
     assert again.code == 0, again.errors
     assert rows("pair") == before
     aside = {path.name.split("-")[1] for path in store.glob(".damaged-*")}
-    assert aside == {"cell", "victim", "purified", "evaluation"}
+    assert aside == {"cell", "victim", "purified", "evaluation", "gallery", "exhibit"}
     assert len([line for line in caplog.messages if "is set aside as" in line]) == len(damaged)
