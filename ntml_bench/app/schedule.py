@@ -38,11 +38,14 @@ class Task:
 
     @property
     def is_stored(self) -> bool:
-        """Whether there is nothing to be done: what is stored is whole."""
+        """Whether what the task makes is there, and whole."""
         cell = self.cell
-        if cell.searched and not self.clean:
-            return False  # the objective may be missing
         return cell.store.load(*(("victim", self.model_key) if self.clean else ("cell", cell.key))) is not None
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether an objective belongs to it, which may be missing where the record is there."""
+        return self.cell.searched and not self.clean
 
     def record(self) -> dict[str, Any] | None:
         return None if self.clean else self.cell.record()

@@ -86,7 +86,7 @@ class Session:
         progress = self.progress.cell(task.name)
         found = task.is_stored
         try:
-            if not found:
+            if not found or task.is_searched:
                 runner.run(task, progress.say)
         except Exception as error:
             if task.clean:
