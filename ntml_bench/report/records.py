@@ -8,13 +8,13 @@ from typing import Any
 from ntml_bench.report.data import Report, ReportCell
 from ntml_bench.report.made import duration
 from ntml_bench.table.cells import Cell, Metrics
+from ntml_bench.table.stages import COLUMNS
 from ntml_bench.table.view import NO_NUMBER, SHORT
 
 WIDEST = 100
 """Characters of a line of JSON."""
 DRAWN = "history"
 """The curves: long, drawn on the page where they are wanted, and whole in the record's file."""
-MEASURED = {**SHORT, "true_class_probability": "true-class probability"}
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,13 @@ def shown_records(report: Report, links: Mapping[str, str]) -> Iterator[ShownRec
 def _shown(entry: ReportCell, link: str) -> ShownRecord:
     cell, record = entry.cell, dict(entry.record or {})
     left_out = bool(record.pop(DRAWN, None))
-    metrics = [name for name in MEASURED if name != "defense_effectiveness_rating"]
     rows = (("before the defense", cell.before), ("after the defense", cell.after), ("floor", cell.floor))
     return ShownRecord(
         id=record_id(cell),
         cell=cell,
         headline=_headline(cell),
-        columns=tuple(MEASURED[name] for name in metrics),
-        rows=tuple((name, tuple(_text(values, metric) for metric in metrics)) for name, values in rows),
+        columns=tuple(COLUMNS.values()),
+        rows=tuple((name, tuple(_text(values, metric) for metric in COLUMNS)) for name, values in rows),
         seconds=tuple((name, duration(value)) for name, value in (record.get("seconds") or {}).items() if value is not None),
         json=narrow_json(record) if record else "",
         left_out=left_out,
