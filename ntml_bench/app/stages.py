@@ -89,14 +89,13 @@ class Stages:
 
     def exhibits(self, purified: Classifier) -> dict[str, str] | None:
         """The keys of what the cell leaves to look at, made where it is missing; None of a cell without a trigger."""
-        triggered = self._triggered_test()
-        if triggered is None:
+        if not self.keys.has_trigger:
             return None
-        self.store.get_or_make("gallery", self.keys.gallery, lambda: gallery(self.data, triggered))
+        self.store.get_or_make("gallery", self.keys.gallery, lambda: gallery(self.data, self._triggered_test()))
         for key, model in ((self.keys.victim, self.victim().model), (self.keys.purified, purified)):
 
             def look(model: Classifier = model) -> Artifact:
-                return exhibit(self.engine, model, self.data.test, triggered)
+                return exhibit(self.engine, model, self.data.test, self._triggered_test())
 
             self.store.get_or_make("exhibit", self.keys.exhibit(key), look)
         return self.keys.exhibits
@@ -115,11 +114,12 @@ class Stages:
             self.release()
 
     def _measure(self, model: nn.Module) -> Metrics:
-        return evaluate(self.engine, model, self.data.test, self._triggered_test())
+        triggered = self._triggered_test() if self.keys.has_trigger else None
+        return evaluate(self.engine, model, self.data.test, triggered)
 
-    def _triggered_test(self) -> TriggeredTest | None:
-        """The test images under the attack's trigger, made once; None where there is no attack."""
-        if self._triggered is None and self.keys.has_trigger:
+    def _triggered_test(self) -> TriggeredTest:
+        """The test images under the trigger of the cell's attack, made once."""
+        if self._triggered is None:
             self._triggered = self.triggered_by(self.victim().poisoning.state)
         return self._triggered
 
