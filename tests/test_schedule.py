@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ class FakeCell:
         self.key = f"{victim}_{defense}"
         self.needs_floor = needs_floor
         self.searched = False
-        self.stages = type("Stages", (), {"victim_key": victim, "clean_key": "clean"})()
+        self.stages = SimpleNamespace(keys=SimpleNamespace(victim=victim, clean="clean"))
 
     def record(self) -> Any:
         return self.store.record("cell", self.key)

@@ -260,7 +260,7 @@ def test_a_defense_without_a_budget_does_not_depend_on_it(make: Make, trainings:
     assert make("clean_budget=0.3", defense="none").key == first.key
     assert CLEAN_BUDGET not in first.settings.defense.needs
     # An attack without any attack's settings: the clean model is one.
-    assert make("attack.target_class=4", attack="none").stages.victim_key == make(attack="none").stages.victim_key
+    assert make("attack.target_class=4", attack="none").stages.keys.victim == make(attack="none").stages.keys.victim
     assert trainings == []
 
 
@@ -272,8 +272,8 @@ def test_keys_of_all_cells_differ(make: Make) -> None:
         for seed in (0, 1)
     ]
     assert len({cell.key for cell in cells}) == len(cells)
-    assert len({cell.stages.purified_key for cell in cells}) == len(cells)
-    assert len({cell.stages.victim_key for cell in cells}) == 3 * 2
+    assert len({cell.stages.keys.purified for cell in cells}) == len(cells)
+    assert len({cell.stages.keys.victim for cell in cells}) == 3 * 2
 
 
 def test_a_compiled_training_has_a_key_of_its_own(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +288,7 @@ def test_a_compiled_training_has_a_key_of_its_own(make: Make, monkeypatch: pytes
     cell = make("compile=default")
     cell.stages.victim()
     assert seen == ["default"]
-    assert cell.stages.victim_key != make().stages.victim_key
+    assert cell.stages.keys.victim != make().stages.keys.victim
 
 
 def test_the_seed_is_in_every_key_where_the_data_do_not_depend_on_it(make: Make) -> None:
@@ -296,8 +296,8 @@ def test_the_seed_is_in_every_key_where_the_data_do_not_depend_on_it(make: Make)
     one, other = make(*whole, defense="ft"), make(*whole, "seed=1", defense="ft")
     assert one.data.fingerprint == other.data.fingerprint
     assert len({one.key, other.key}) == 2
-    assert len({one.stages.victim_key, other.stages.victim_key, one.stages.clean_key, other.stages.clean_key}) == 4
-    assert one.stages.purified_key != other.stages.purified_key
+    assert len({one.stages.keys.victim, other.stages.keys.victim, one.stages.keys.clean, other.stages.keys.clean}) == 4
+    assert one.stages.keys.purified != other.stages.keys.purified
 
 
 def test_the_floor_is_the_clean_model_under_the_trigger(make: Make, trainings: list[str]) -> None:
@@ -323,7 +323,7 @@ def test_loaded_models_give_the_recorded_numbers(make: Make) -> None:
     assert not model.training
     assert cell.stages._measure(model) == record["after"]
     assert cell.stages._measure(cell.stages.victim().model) == record["before"]
-    folder = cell.store.path("purified", cell.stages.purified_key)
+    folder = cell.store.path("purified", cell.stages.keys.purified)
     assert sorted(path.name for path in folder.iterdir()) == ["checksums.json", "record.json", "tensors.safetensors"]
 
 
@@ -515,7 +515,7 @@ def test_a_failure_is_written_down_and_a_later_success_removes_it(make: Make, mo
     assert cell.record() is None
     assert not cell.store.locked("cell", cell.key)
     # What was done before the failure is kept.
-    assert cell.store.record("victim", cell.stages.victim_key) is not None
+    assert cell.store.record("victim", cell.stages.keys.victim) is not None
     assert make(defense="ft").run(quiet)["state"] == "done"
     assert not path.exists()
 
@@ -548,7 +548,7 @@ def test_an_interrupted_training_goes_on_from_its_last_epoch(
         with pytest.raises(KeyboardInterrupt):
             make(*options, attack=attack).run(stop)
     cell = make(*options, attack=attack)
-    assert [path.name for path in cell.store.root.glob(".*.checkpoint")] == [f".victim-{cell.stages.victim_key}.checkpoint"]
+    assert [path.name for path in cell.store.root.glob(".*.checkpoint")] == [f".victim-{cell.stages.keys.victim}.checkpoint"]
     batches: list[int] = []
 
     def counted(images: Tensor, *arguments: Any) -> Tensor:

@@ -51,8 +51,8 @@ class Cell:
             {
                 "stage": "cell",
                 "version": RECORD_VERSION,
-                "victim": self.stages.victim_key,
-                "purified": self.stages.purified_key,
+                "victim": self.stages.keys.victim,
+                "purified": self.stages.keys.purified,
                 "floor": general.floor,
                 "labels": {group: settings.labels[group] for group in ("dataset", "model", "attack", "defense")},
             }
@@ -176,12 +176,12 @@ class Cell:
         )
         stages, settings = self.stages, self.settings
         victim = stages.victim()
-        before = stages.evaluation("the victim", stages.victim_key, lambda: victim.model)
+        before = stages.evaluation("the victim", stages.keys.victim, lambda: victim.model)
         purified, defense_record = stages.purified()
-        after = stages.evaluation("the purified model", stages.purified_key, lambda: purified)
+        after = stages.evaluation("the purified model", stages.keys.purified, lambda: purified)
         floor = None
         if self.needs_floor:
-            floor = stages.evaluation("the floor", stages.clean_key, stages.clean_model)["metrics"]
+            floor = stages.evaluation("the floor", stages.keys.clean, stages.clean_model)["metrics"]
         exhibits = stages.exhibits(purified)
         return Artifact(
             {

@@ -22,7 +22,7 @@ class Task:
     @property
     def model_key(self) -> str:
         """Of the model that must be trained before the rest can be done."""
-        return self.cell.stages.clean_key if self.clean else self.cell.stages.victim_key
+        return self.cell.stages.keys.clean if self.clean else self.cell.stages.keys.victim
 
     @property
     def has_model(self) -> bool:
@@ -91,13 +91,13 @@ class Schedule:
 
 def tasks_of(cells: Sequence[Cell]) -> list[Task]:
     """The clean models that floors wait for, then a cell of each backdoored model, then the others."""
-    clean = {cell.stages.clean_key: cell for cell in cells if cell.needs_floor}
+    clean = {cell.stages.keys.clean: cell for cell in cells if cell.needs_floor}
     missing = [task for task in (Task(cell, clean=True) for cell in clean.values()) if not task.has_model]
     return [*missing, *map(Task, victims_first(cells))]
 
 
 def victims_first(cells: Sequence[Cell]) -> list[Cell]:
     """The first cell of each backdoored model, then the others: so that workers do not wait for each other's trainings."""
-    first = {cell.stages.victim_key: cell for cell in reversed(cells)}
-    leading = [cell for cell in cells if first[cell.stages.victim_key] is cell]
-    return leading + [cell for cell in cells if first[cell.stages.victim_key] is not cell]
+    first = {cell.stages.keys.victim: cell for cell in reversed(cells)}
+    leading = [cell for cell in cells if first[cell.stages.keys.victim] is cell]
+    return leading + [cell for cell in cells if first[cell.stages.keys.victim] is not cell]

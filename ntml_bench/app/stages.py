@@ -42,18 +42,6 @@ class Stages:
         self._victim: Victim | None = None
         self._triggered: TriggeredTest | None = None
 
-    @property
-    def clean_key(self) -> str:
-        return self.keys.clean
-
-    @property
-    def victim_key(self) -> str:
-        return self.keys.victim
-
-    @property
-    def purified_key(self) -> str:
-        return self.keys.purified
-
     def victim(self) -> Victim:
         """The backdoored model of the cell's attack."""
         if self._victim is None:
