@@ -82,8 +82,8 @@ class Study(Sweeper):
     def _note(self, returns: Sequence[JobReturn]) -> None:
         """Write down all trials so far: a study that is killed has its account too."""
         # Here, because `--help` does without.
-        from ntml_bench.table.delimited import csv_text
-        from ntml_bench.table.render import write_file
+        from ntml_bench.files import write_file
+        from ntml_bench.records.rows import csv_text
 
         self._returns += returns
         rows = [_settings_of(found) for found in self._returns]

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from table_records import metrics, rating
 
+from ntml_bench.records.cells import Cell, Metrics, Sweep, read_sweep
+from ntml_bench.records.manifest import SweepFolder
+from ntml_bench.records.summary import summarise
 from ntml_bench.report.data import Exhibit, Gallery, Report, ReportCell
-from ntml_bench.table.cells import Cell, Metrics, Sweep, read_sweep
-from ntml_bench.table.manifest import SweepFolder
-from ntml_bench.table.summary import summarise
 
 CLASSES = ("airplane", "automobile", "bird", "cat")
 

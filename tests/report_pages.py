@@ -9,13 +9,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from table_records import entry, metrics, record, write_failure, write_sweep
 
+from ntml_bench.records.cells import read_sweep
+from ntml_bench.records.manifest import SweepFolder
+from ntml_bench.records.published.comparison import compare
+from ntml_bench.records.published.reference import read_reference
+from ntml_bench.records.summary import Block, summarise
 from ntml_bench.report.data import Gallery, Report, ReportCell
 from ntml_bench.report.figures.drawing import Drawing, Kind
-from ntml_bench.table.cells import read_sweep
-from ntml_bench.table.manifest import SweepFolder
-from ntml_bench.table.reference.comparison import compare
-from ntml_bench.table.reference.published import read_reference
-from ntml_bench.table.summary import Block, summarise
 
 ATTACKS = ("badnets", "blended", "sig", "lc", "wanet", "narcissus")
 DEFENSES = ("none", "ft", "fp", "nad", "anp", "i_bau", "nt_ml")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ntml_bench.integrity import CHECKSUMS, seal
+from ntml_bench.records.manifest import KEPT, MANIFEST
 from ntml_bench.store import RECORD, TENSORS, key_of
-from ntml_bench.table.manifest import KEPT, MANIFEST
 
 NEEDS = {"ft": ["clean_budget"], "nt_ml": ["clean_budget"], "abl": ["poisoned_training_set"]}
 

@@ -13,17 +13,17 @@ from matplotlib.container import ErrorbarContainer
 from PIL import Image
 from table_records import entry, golden, metrics, record, write_sweep
 
+from ntml_bench.records.cells import read_sweep
+from ntml_bench.records.summary import summarise
+from ntml_bench.records.view import DEFAULT_SECTIONS, parse_sections
 from ntml_bench.table.ablation.axis import axis_of
 from ntml_bench.table.ablation.data import Ablation, ablation_of
 from ntml_bench.table.ablation.drawing import figure_of
 from ntml_bench.table.ablation.files import ablation_markdown
 from ntml_bench.table.ablation.lines import MOST_LINES, Plot, plot_of
 from ntml_bench.table.ablation.settings import Setting, short
-from ntml_bench.table.cells import read_sweep
 from ntml_bench.table.main import main
 from ntml_bench.table.render import render_sweep
-from ntml_bench.table.summary import summarise
-from ntml_bench.table.view import DEFAULT_SECTIONS, parse_sections
 
 ACC, ASR = "clean_accuracy", "attack_success_rate"
 FILES = {"ablation.csv", "ablation.md", "ablation.png", "ablation.pdf"}

@@ -20,7 +20,7 @@ from ntml_bench.app.composition import SweepsOnSearchPath, split_config
 from ntml_bench.app.explain import is_of_wandb
 from ntml_bench.app.settings import Settings, read_settings
 from ntml_bench.errors import UserError
-from ntml_bench.table.family import family_of
+from ntml_bench.records.family import family_of
 
 __all__ = ["workplace"]
 

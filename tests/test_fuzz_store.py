@@ -18,15 +18,15 @@ from table_records import golden, write_kept, write_sweep
 from ntml_bench.checkpoint import Checkpoint
 from ntml_bench.errors import UserError
 from ntml_bench.integrity import CHECKSUMS
+from ntml_bench.records.cells import Cell, read_sweep
+from ntml_bench.records.rows import render_csv
+from ntml_bench.records.summary import summarise
+from ntml_bench.records.view import DEFAULT_SECTIONS
 from ntml_bench.store import RECORD, TENSORS, Artifact, Store
-from ntml_bench.table.cells import Cell, read_sweep
-from ntml_bench.table.delimited import render_csv
 from ntml_bench.table.latex import render_latex
 from ntml_bench.table.markdown import render_markdown
 from ntml_bench.table.stages import render_stages
-from ntml_bench.table.summary import summarise
 from ntml_bench.table.terminal import print_table
-from ntml_bench.table.view import DEFAULT_SECTIONS
 from ntml_bench.table.web import render_html
 
 FILES = (CHECKSUMS, RECORD, TENSORS)

@@ -1,5 +1,6 @@
 """What is installed works from another folder, with the configs and sweeps that the wheel carries."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def test_the_wheel_carries_every_config_and_sweep(installed: Path) -> None:
 
 
 def test_the_wheel_carries_the_published_numbers(installed: Path) -> None:
-    folder = REPOSITORY / "ntml_bench" / "table" / "reference"
+    folder = REPOSITORY / "ntml_bench" / "records" / "published"
     data = [path for path in folder.iterdir() if path.suffix in (".csv", ".json")]
     assert {path.name for path in data} >= {"backdoorbench.csv", "backdoorbench.json"}
     for path in data:
@@ -81,3 +82,22 @@ def test_a_cell_needs_no_wandb_in_mode_none(tmp_path: Path) -> None:
     )
     assert refused.returncode == 1
     assert "tracking=none" in refused.stderr
+
+
+SIDE_BY_SIDE = ("table", "report", "status", "tracking")
+"""Rooms that stand on the records of a sweep, and know nothing of each other."""
+
+
+@pytest.mark.parametrize("room", ["records", *SIDE_BY_SIDE, "housekeeping"])
+def test_rooms_stand_side_by_side(room: str) -> None:
+    # An archive holds the rendered table, and `ntml-report --attack` makes a cell: these two reach up, nothing else does.
+    allowed = {"records": set(), "housekeeping": {"table"}, "report": {"app"}}.get(room, set())
+    others = {*SIDE_BY_SIDE, "housekeeping", "app"} - {room} - allowed
+    found = {
+        f"{path.relative_to(REPOSITORY)} imports {node.module}"
+        for path in (REPOSITORY / "ntml_bench" / room).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("ntml_bench.")
+        if node.module.split(".")[1] in others
+    }
+    assert not found

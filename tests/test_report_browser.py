@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from report_pages import gallery, report_of, sketches, table_sweep
 
+from ntml_bench.records.summary import METRICS
+from ntml_bench.records.view import SHORT
 from ntml_bench.report.data import Report
 from ntml_bench.report.page import render_gallery, render_report
-from ntml_bench.table.summary import METRICS
-from ntml_bench.table.view import SHORT
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -17,6 +17,7 @@ from matplotlib.text import Annotation
 from PIL import Image
 from table_records import entry, golden, metrics, record, write_failure, write_sweep
 
+from ntml_bench.records.cells import NO_METRICS, Metrics
 from ntml_bench.report.data import Report
 from ntml_bench.report.figures import Drawing, drawings
 from ntml_bench.report.figures.canvas import SINGLE, Key, flowed
@@ -29,7 +30,6 @@ from ntml_bench.report.figures.names import Names
 from ntml_bench.report.figures.plane import marks_of
 from ntml_bench.report.figures.style import plain_style
 from ntml_bench.report.figures.text import shortened, width_of
-from ntml_bench.table.cells import NO_METRICS, Metrics
 
 NASTY = "a/b\\c <i>\"q\" & 'é' | $x^2$ {c} \x07 \u202e 中 " + "long " * 40
 HISTORY = [{"stage": "victim", "epoch": epoch, "loss": 2.0 / epoch} for epoch in range(1, 6)]

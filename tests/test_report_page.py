@@ -17,6 +17,10 @@ from page_tree import Element, parse
 from PIL import Image
 from report_pages import ATTACKS, DEFENSES, NASTY, gallery, report_of, sketches, table_sweep
 
+from ntml_bench.records.cells import Sweep
+from ntml_bench.records.rows import render_csv
+from ntml_bench.records.summary import METRICS, Row, summarise
+from ntml_bench.records.view import NO_NUMBER, SHORT, columns_of
 from ntml_bench.report.data import Report
 from ntml_bench.report.figures import drawings
 from ntml_bench.report.heat import STEPS, Scale
@@ -24,10 +28,6 @@ from ntml_bench.report.images import shown_galleries
 from ntml_bench.report.page import render_gallery, render_report
 from ntml_bench.report.records import narrow_json
 from ntml_bench.report.write import record_links
-from ntml_bench.table.cells import Sweep
-from ntml_bench.table.delimited import render_csv
-from ntml_bench.table.summary import METRICS, Row, summarise
-from ntml_bench.table.view import NO_NUMBER, SHORT, columns_of
 
 LARGEST = 5_000_000
 JSON = st.recursive(

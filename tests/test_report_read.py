@@ -22,11 +22,11 @@ from ntml_bench.errors import UserError
 from ntml_bench.housekeeping.inventory import take_inventory
 from ntml_bench.housekeeping.main import main as store_main
 from ntml_bench.integrity import CHECKSUMS
+from ntml_bench.records.manifest import LONGEST_COMMAND, SweepFolder
 from ntml_bench.report.read import read_report
 from ntml_bench.report.stored import exhibit_from, gallery_from, read_exhibit, read_gallery
 from ntml_bench.store import RECORD, TENSORS, Artifact, Store
 from ntml_bench.table.main import main as table_main
-from ntml_bench.table.manifest import LONGEST_COMMAND, SweepFolder
 
 __all__ = ["workplace"]
 

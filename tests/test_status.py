@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from table_records import entry, metrics, record, write, write_failure, write_sweep
 
+from ntml_bench.records.manifest import failure_path, running_path
+from ntml_bench.records.status import CellStatus, seconds_left, status_of
+from ntml_bench.status.main import main
 from ntml_bench.store import Store
-from ntml_bench.table.manifest import failure_path, running_path
-from ntml_bench.table.status import CellStatus, main, seconds_left, status_of
 
 RUNNER = {"host": "node7", "process": 4711, "since": "2026-01-02T03:04:05+00:00"}
 HOLD = """
 import sys, time
 from pathlib import Path
+from ntml_bench.status.main import main
 from ntml_bench.store import Store
 with Store(Path(sys.argv[1])).lock("cell", sys.argv[2]):
     print("held", flush=True)

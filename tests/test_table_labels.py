@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from table_records import entry
 
-from ntml_bench.table.labels import Labels, label_cells
+from ntml_bench.records.labels import Labels, label_cells
 
 
 def attacks(cells: list[dict[str, Any]]) -> list[str]:

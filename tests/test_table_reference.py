@@ -21,14 +21,14 @@ from ntml_bench.attacks import ATTACKS
 from ntml_bench.data import DATASETS
 from ntml_bench.defenses import DEFENSES
 from ntml_bench.errors import UserError
-from ntml_bench.table.cells import read_sweep
-from ntml_bench.table.labels import METHOD_GROUPS
+from ntml_bench.records.cells import read_sweep
+from ntml_bench.records.labels import METHOD_GROUPS
+from ntml_bench.records.published.comparison import Comparison, Line, compare
+from ntml_bench.records.published.reference import FOLDER, Place, read_reference
+from ntml_bench.records.summary import summarise
+from ntml_bench.table.comparison_files import write_comparison
+from ntml_bench.table.comparison_terminal import print_comparison
 from ntml_bench.table.main import main
-from ntml_bench.table.reference.comparison import Comparison, Line, compare
-from ntml_bench.table.reference.files import write_comparison
-from ntml_bench.table.reference.published import FOLDER, Place, read_reference
-from ntml_bench.table.reference.terminal import print_comparison
-from ntml_bench.table.summary import summarise
 from ntml_bench.training import TrainingConfig
 
 GOLDEN_FOLDER = Path(__file__).parent / "golden"

@@ -18,10 +18,10 @@ from rich.console import Console
 from table_records import entry, golden, metrics, record, write_failure, write_sweep
 
 from ntml_bench.errors import UserError
+from ntml_bench.records.view import parse_sections
 from ntml_bench.table.main import main
 from ntml_bench.table.render import FILES, FORMATS, render_sweep
 from ntml_bench.table.terminal import print_table
-from ntml_bench.table.view import parse_sections
 
 GOLDEN_FOLDER = Path(__file__).parent / "golden"
 NASTY = r"a_b & 100% <script>alert(1)</script> | $x^2$ {c} ~ \end # *"

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from table_records import entry, golden, metrics, record, write, write_artifact, write_failure, write_kept, write_sweep
 
 from ntml_bench.errors import UserError
+from ntml_bench.records.cells import Cell, Metrics, Sweep, read_sweep
+from ntml_bench.records.summary import Entry, Statistic, Summary, best_defense, statistic, summarise
 from ntml_bench.store import Store
-from ntml_bench.table.cells import Cell, Metrics, Sweep, read_sweep
-from ntml_bench.table.summary import Entry, Statistic, Summary, best_defense, statistic, summarise
 
 ACC, ASR, RA, DER = "clean_accuracy", "attack_success_rate", "robust_accuracy", "defense_effectiveness_rating"
 

@@ -15,8 +15,8 @@ from table_records import golden, write_sweep
 from wandb_place import alone, config, done, logged, tracker
 
 from ntml_bench.errors import UserError
+from ntml_bench.records.rows import COLUMNS
 from ntml_bench.schema import build
-from ntml_bench.table.delimited import COLUMNS
 from ntml_bench.table.render import render_sweep
 from ntml_bench.tracking import Tracker, TrackingConfig, session
 from ntml_bench.tracking import tracker as tracker_module

@@ -27,8 +27,8 @@ from ntml_bench.evaluation import defense_effectiveness_rating
 from ntml_bench.files import StorageError
 from ntml_bench.models import Classifier, ModelConfig, make_classifier
 from ntml_bench.objective import CLEAN_BUDGET_ACCURACY, metric_of
+from ntml_bench.records.manifest import failure_path, running_path
 from ntml_bench.store import Artifact, Store, key_of, plain, write_json
-from ntml_bench.table.manifest import failure_path, running_path
 
 RECORD_VERSION = 2
 RECORDED = ("presets", "seed", "clean_budget", "precision", "deterministic")

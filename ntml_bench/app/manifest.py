@@ -9,9 +9,9 @@ from filelock import FileLock
 from ntml_bench.app.cell import Cell
 from ntml_bench.app.command import joined, typed_command
 from ntml_bench.app.settings import Settings
+from ntml_bench.records.family import family_of
+from ntml_bench.records.manifest import LONGEST_COMMAND, MANIFEST, SweepFolder
 from ntml_bench.store import write_json
-from ntml_bench.table.family import family_of
-from ntml_bench.table.manifest import LONGEST_COMMAND, MANIFEST, SweepFolder
 
 
 def sweep_folder(settings: Settings) -> Path:

@@ -22,8 +22,8 @@ from typing import BinaryIO, cast
 from ntml_bench.errors import UserError
 from ntml_bench.files import parse_json, storage, temporary_path
 from ntml_bench.integrity import CHECKSUMS, Mark
+from ntml_bench.records.manifest import ARTIFACT, MANIFEST, RECORDS
 from ntml_bench.store import RECORD, TENSORS
-from ntml_bench.table.manifest import ARTIFACT, MANIFEST, RECORDS
 from ntml_bench.table.render import FILES, STAGES
 
 INDEX = "archive.json"

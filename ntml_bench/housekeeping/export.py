@@ -13,9 +13,9 @@ from ntml_bench.errors import UserError
 from ntml_bench.housekeeping.archive import FOLDER, STORE, write_archive
 from ntml_bench.housekeeping.inventory import damage_of, split
 from ntml_bench.integrity import CHECKSUMS, DamagedError, Mark, Sealed
+from ntml_bench.records.keep import keep_sweep
+from ntml_bench.records.manifest import SweepFolder
 from ntml_bench.store import Store
-from ntml_bench.table.keep import keep_sweep
-from ntml_bench.table.manifest import SweepFolder
 from ntml_bench.table.render import render_sweep
 
 Members = dict[str, tuple[Mark, Callable[[], bytes]]]

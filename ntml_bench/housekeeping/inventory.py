@@ -10,8 +10,8 @@ from ntml_bench.errors import UserError
 from ntml_bench.files import StorageError, read_json, storage
 from ntml_bench.housekeeping.amounts import bytes_below
 from ntml_bench.integrity import DamagedError, Sealed
+from ntml_bench.records.manifest import ARTIFACT, MANIFEST, SweepFolder
 from ntml_bench.store import TENSORS, Store
-from ntml_bench.table.manifest import ARTIFACT, MANIFEST, SweepFolder
 
 IMPORTED = "imported.json"
 """In the folder of a sweep that came in an archive: the artifacts that came with it."""

@@ -14,8 +14,8 @@ from ntml_bench.housekeeping.inventory import take_inventory
 from ntml_bench.housekeeping.prune import Choice, Plan, carry_out, plan
 from ntml_bench.housekeeping.receive import import_archive
 from ntml_bench.housekeeping.report import report, text_of
+from ntml_bench.records.find import find_sweep
 from ntml_bench.store import Store
-from ntml_bench.table.main import find_sweep
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,9 +23,9 @@ from ntml_bench.housekeeping.archive import FOLDER, STORE, TABLES, Archive, Arch
 from ntml_bench.housekeeping.inventory import IMPORTED, STAGING, damage_of, split
 from ntml_bench.housekeeping.prune import IMPORT_LOCK
 from ntml_bench.integrity import CHECKSUMS, DamagedError
+from ntml_bench.records.cells import read_sweep
+from ntml_bench.records.manifest import SweepFolder
 from ntml_bench.store import Store, write_json
-from ntml_bench.table.cells import read_sweep
-from ntml_bench.table.manifest import SweepFolder
 from ntml_bench.table.render import render_sweep
 
 

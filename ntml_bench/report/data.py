@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ntml_bench.table.cells import Cell
-from ntml_bench.table.reference.comparison import Comparison
-from ntml_bench.table.summary import Summary
+from ntml_bench.records.cells import Cell
+from ntml_bench.records.published.comparison import Comparison
+from ntml_bench.records.summary import Summary
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ntml_bench.records.cells import Cell
+from ntml_bench.records.labels import option_of
+from ntml_bench.records.published.comparison import Line
+from ntml_bench.records.published.reference import COMPARED
+from ntml_bench.records.summary import METRICS, NONE, Block, Entry, Row, Summary
+from ntml_bench.records.view import LEGEND, NO_NUMBER, SHORT, Column, Shown, columns_of, heading_of, shown_row, split_label
 from ntml_bench.report.data import Report
 from ntml_bench.report.heat import Scale, scale_of
-from ntml_bench.table.cells import Cell
-from ntml_bench.table.labels import option_of
-from ntml_bench.table.reference.comparison import Line
-from ntml_bench.table.reference.published import COMPARED
-from ntml_bench.table.summary import METRICS, NONE, Block, Entry, Row, Summary
-from ntml_bench.table.view import LEGEND, NO_NUMBER, SHORT, Column, Shown, columns_of, heading_of, shown_row, split_label
 
 BETTER = {
     "clean_accuracy": "higher is better",

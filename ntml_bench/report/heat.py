@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, floor
 
-from ntml_bench.table.summary import Block, Entry
+from ntml_bench.records.summary import Block, Entry
 
 STEPS = 100
 ROUND_TO = 5

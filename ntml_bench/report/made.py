@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from ntml_bench.records.cells import Cell
+from ntml_bench.records.labels import flat_settings, option_of
+from ntml_bench.records.summary import NONE
 from ntml_bench.report.data import Report
-from ntml_bench.table.cells import Cell
-from ntml_bench.table.labels import flat_settings, option_of
-from ntml_bench.table.summary import NONE
 
 METHODS = ("attack", "defense")
 Pairs = tuple[tuple[str, str], ...]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ntml_bench.errors import UserError
-from ntml_bench.table.main import find_sweep
-from ntml_bench.table.reference.published import reference_names
+from ntml_bench.records.find import find_sweep
+from ntml_bench.records.published.reference import reference_names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

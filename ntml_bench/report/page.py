@@ -16,6 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ntml_bench import __version__
+from ntml_bench.records.published.view import headline, preface, remarks
+from ntml_bench.records.view import DEFAULT_SECTIONS, legend, reconstructions, status, unfinished
 from ntml_bench.report.data import Gallery, Report
 from ntml_bench.report.figures.colours import DARK, LIGHT
 from ntml_bench.report.figures.drawing import Drawing
@@ -25,8 +27,6 @@ from ntml_bench.report.images import shown_galleries
 from ntml_bench.report.made import made_of
 from ntml_bench.report.records import record_id, shown_records
 from ntml_bench.report.stations import stations_of
-from ntml_bench.table.reference.view import headline, preface, remarks
-from ntml_bench.table.view import DEFAULT_SECTIONS, legend, reconstructions, status, unfinished
 
 TEMPLATES = Path(__file__).parent / "templates"
 BEST = "★"

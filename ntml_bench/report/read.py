@@ -8,14 +8,14 @@ from typing import Any
 
 from ntml_bench.files import StorageError
 from ntml_bench.integrity import DamagedError
+from ntml_bench.records.cells import read_sweep
+from ntml_bench.records.manifest import STORES, SweepFolder
+from ntml_bench.records.published.comparison import Comparison, compare
+from ntml_bench.records.published.reference import read_reference
+from ntml_bench.records.summary import Summary, summarise
 from ntml_bench.report.data import Exhibit, Gallery, Report, ReportCell
 from ntml_bench.report.stored import read_exhibit, read_gallery
 from ntml_bench.store import Store
-from ntml_bench.table.cells import read_sweep
-from ntml_bench.table.manifest import STORES, SweepFolder
-from ntml_bench.table.reference.comparison import Comparison, compare
-from ntml_bench.table.reference.published import read_reference
-from ntml_bench.table.summary import Summary, summarise
 
 REFERENCE = "backdoorbench"
 KEY = re.compile(r"[0-9a-f]{16}")

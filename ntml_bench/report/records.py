@@ -5,11 +5,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ntml_bench.records.cells import Cell, Metrics
+from ntml_bench.records.view import NO_NUMBER, SHORT, STAGE_METRICS
 from ntml_bench.report.data import Report, ReportCell
 from ntml_bench.report.made import duration
-from ntml_bench.table.cells import Cell, Metrics
-from ntml_bench.table.stages import COLUMNS
-from ntml_bench.table.view import NO_NUMBER, SHORT
 
 WIDEST = 100
 """Characters of a line of JSON."""
@@ -53,8 +52,8 @@ def _shown(entry: ReportCell, link: str) -> ShownRecord:
         id=record_id(cell),
         cell=cell,
         headline=_headline(cell),
-        columns=tuple(COLUMNS.values()),
-        rows=tuple((name, tuple(_text(values, metric) for metric in COLUMNS)) for name, values in rows),
+        columns=tuple(STAGE_METRICS.values()),
+        rows=tuple((name, tuple(_text(values, metric) for metric in STAGE_METRICS)) for name, values in rows),
         seconds=tuple((name, duration(value)) for name, value in (record.get("seconds") or {}).items() if value is not None),
         json=narrow_json(record) if record else "",
         left_out=left_out,

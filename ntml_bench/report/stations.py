@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
+from ntml_bench.records.summary import Block
+from ntml_bench.records.view import heading_of
 from ntml_bench.report.figures.drawing import Drawing
 from ntml_bench.report.grid import Grid
-from ntml_bench.table.summary import Block
-from ntml_bench.table.view import heading_of
 
 ELSEWHERE = ("gallery",)
 """Kinds of figures that the page shows in its own way."""

@@ -7,13 +7,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ntml_bench.files import write_file
+from ntml_bench.records.manifest import RECORDS, SweepFolder
 from ntml_bench.report.data import Gallery, Report
 from ntml_bench.report.figures import drawings
 from ntml_bench.report.figures.gallery import galleries
 from ntml_bench.report.figures.names import Names
 from ntml_bench.report.page import render_gallery, render_report
 from ntml_bench.store import RECORD
-from ntml_bench.table.manifest import RECORDS, SweepFolder
 
 PAGE = "report.html"
 FIGURES = "figures"

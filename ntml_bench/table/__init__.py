@@ -1,1 +1,1 @@
-"""From the records of a sweep to its table: read, summarise, render. Nothing here trains or imports a model."""
+"""The table of a sweep in all its formats. Nothing here trains or imports a model."""

@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ntml_bench.table.summary import Block, Row, Summary
-from ntml_bench.table.view import (
+from ntml_bench.records.summary import Block, Row, Summary
+from ntml_bench.records.view import (
     NO_NUMBER,
     Column,
     Sections,

@@ -2,8 +2,8 @@
 
 import re
 
-from ntml_bench.table.summary import Block, Row, Summary
-from ntml_bench.table.view import (
+from ntml_bench.records.summary import Block, Row, Summary
+from ntml_bench.records.view import (
     DROP,
     NO_NUMBER,
     Column,

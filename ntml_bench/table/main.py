@@ -6,16 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ntml_bench.errors import UserError, unknown
-from ntml_bench.table.cells import MANIFEST
-from ntml_bench.table.keep import keep_sweep
-from ntml_bench.table.reference.comparison import compare
-from ntml_bench.table.reference.files import write_comparison
-from ntml_bench.table.reference.published import read_reference, reference_names
+from ntml_bench.records.find import find_sweep
+from ntml_bench.records.keep import keep_sweep
+from ntml_bench.records.published.comparison import compare
+from ntml_bench.records.published.reference import read_reference, reference_names
+from ntml_bench.records.view import DEFAULT_METRICS, parse_sections
+from ntml_bench.table.comparison_files import write_comparison
 from ntml_bench.table.render import FORMATS, render_sweep, written
-from ntml_bench.table.view import DEFAULT_METRICS, parse_sections
-
-HOMES = ("sweeps", "reference")
-"""Folders below `outputs` that hold sweeps; the first one that has the name wins."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Imported here so that --help is quick.
     from rich.console import Console
 
-    from ntml_bench.table.reference.terminal import print_comparison
+    from ntml_bench.table.comparison_terminal import print_comparison
     from ntml_bench.table.terminal import print_table
 
     console = Console()
@@ -53,17 +50,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for path in (*written(target, formats), *(write_comparison(comparison, target) if comparison else ())):
         print(path)
     return 0
-
-
-def find_sweep(name: str, outputs: Path) -> Path:
-    """The folder of a sweep given by name or by path; UserError with the nearest name where there is none."""
-    for folder in (*(outputs / home / name for home in HOMES), Path(name)):
-        if (folder / MANIFEST).is_file():
-            return folder
-    if Path(name).is_dir():
-        raise UserError(f"{name} holds no {MANIFEST}; it is not the folder of a sweep")
-    known = {path.parent.name for home in HOMES for path in (outputs / home).glob(f"*/{MANIFEST}")}
-    raise unknown("sweep", name, known)
 
 
 def _formats(text: str | None) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """`table.md`: GitHub-flavoured Markdown."""
 
-from ntml_bench.table.summary import Block, Summary
-from ntml_bench.table.view import (
+from ntml_bench.records.summary import Block, Summary
+from ntml_bench.records.view import (
     Column,
     Sections,
     Shown,

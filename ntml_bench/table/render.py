@@ -5,15 +5,15 @@ from pathlib import Path
 
 from ntml_bench.errors import unknown
 from ntml_bench.files import write_file
+from ntml_bench.records.cells import read_sweep
+from ntml_bench.records.rows import render_csv
+from ntml_bench.records.summary import Summary, summarise
+from ntml_bench.records.view import DEFAULT_SECTIONS, Sections
 from ntml_bench.table.ablation.files import FILES as ABLATION_FILES
 from ntml_bench.table.ablation.files import render_ablation
-from ntml_bench.table.cells import read_sweep
-from ntml_bench.table.delimited import render_csv
 from ntml_bench.table.latex import render_latex
 from ntml_bench.table.markdown import render_markdown
 from ntml_bench.table.stages import render_stages
-from ntml_bench.table.summary import Summary, summarise
-from ntml_bench.table.view import DEFAULT_SECTIONS, Sections
 from ntml_bench.table.web import render_html
 
 FILES = {"csv": "cells.csv", "md": "table.md", "tex": "table.tex", "html": "table.html", "png": "table.png"}

@@ -8,14 +8,13 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from ntml_bench.table.cells import Cell, Metrics
-from ntml_bench.table.labels import option_of
+from ntml_bench.records.cells import Cell, Metrics
+from ntml_bench.records.labels import option_of
+from ntml_bench.records.summary import NONE, Statistic, Summary, statistic
+from ntml_bench.records.view import STAGE_METRICS, heading_of
 from ntml_bench.table.markdown import escaped, table_line
-from ntml_bench.table.summary import METRICS, NONE, Statistic, Summary, statistic
-from ntml_bench.table.view import SHORT, heading_of
 
 AVERAGE = "average"
-COLUMNS = {metric: SHORT[metric] for metric in METRICS[:3]} | {"true_class_probability": "true-class probability"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ def stage_rows(cells: Sequence[Cell]) -> Iterator[StageRow]:
         group = [_all_stages(cell) for cell in done if (cell.attack, cell.defense) == (attack, defense)]
         for stage in dict.fromkeys(name for stages in group for name in stages):
             found = [stages[stage] for stages in group if stage in stages]
-            values = {metric: _statistic([getattr(metrics, metric) for metrics in found]) for metric in COLUMNS}
+            values = {metric: _statistic([getattr(metrics, metric) for metrics in found]) for metric in STAGE_METRICS}
             yield StageRow(attack, defense, stage, values)
 
 
@@ -45,7 +44,7 @@ def average_rows(rows: Sequence[StageRow], attacks: Collection[str]) -> Iterator
         group = [row for row in rows if (row.defense, row.stage) == (defense, stage) and row.attack in attacks]
         if len(group) == len(attacks) > 1:
             yield StageRow(
-                AVERAGE, defense, stage, {metric: _mean([row.values[metric] for row in group]) for metric in COLUMNS}
+                AVERAGE, defense, stage, {metric: _mean([row.values[metric] for row in group]) for metric in STAGE_METRICS}
             )
 
 
@@ -61,11 +60,11 @@ def render_stages(summary: Summary) -> str | None:
         rows += average_rows(rows, {cell.attack for cell in cells if option_of(cell.attack) != NONE})
         some = True
         lines += [f"## {escaped(heading_of(block))}", ""]
-        lines += [table_line(["attack", "defense", "model", *COLUMNS.values()])]
-        lines += [table_line(["---"] * 3 + [":---:"] * len(COLUMNS))]
+        lines += [table_line(["attack", "defense", "model", *STAGE_METRICS.values()])]
+        lines += [table_line(["---"] * 3 + [":---:"] * len(STAGE_METRICS))]
         for row in rows:
             names = [escaped(name) for name in (row.attack, row.defense, row.stage)]
-            lines.append(table_line([*names, *(_text(row.values[metric]) for metric in COLUMNS)]))
+            lines.append(table_line([*names, *(_text(row.values[metric]) for metric in STAGE_METRICS)]))
         lines.append("")
     lines.append(
         "Percent; averages are over attacks. "

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ntml_bench.table.summary import Block, Summary
-from ntml_bench.table.view import (
+from ntml_bench.records.summary import Block, Summary
+from ntml_bench.records.view import (
     DEFAULT_SECTIONS,
     DROP,
     NO_NUMBER,

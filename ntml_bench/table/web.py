@@ -2,8 +2,8 @@
 
 from html import escape
 
-from ntml_bench.table.summary import Block, Row, Summary
-from ntml_bench.table.view import (
+from ntml_bench.records.summary import Block, Row, Summary
+from ntml_bench.records.view import (
     Column,
     Sections,
     Shown,

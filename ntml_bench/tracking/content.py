@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ntml_bench.objective import HOLDOUT, ORACLE
-from ntml_bench.table.delimited import COLUMNS, row_of
-from ntml_bench.table.summary import Summary
+from ntml_bench.records.rows import COLUMNS, row_of
+from ntml_bench.records.summary import Summary
 
 if TYPE_CHECKING:
     from wandb import Run

@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 from filelock import FileLock
 
 from ntml_bench.errors import UserError
+from ntml_bench.records.rows import COLUMNS, render_csv
+from ntml_bench.records.summary import NONE, Summary
 from ntml_bench.schema import number, one_of
-from ntml_bench.table.delimited import COLUMNS, render_csv
-from ntml_bench.table.summary import NONE, Summary
 from ntml_bench.tracking.content import Content, content_of_cell, content_of_trial, table_rows
 from ntml_bench.tracking.copies import copies, keep_one, was_sent
 from ntml_bench.tracking.session import IDENTITY, LOCAL, Limits, installed, write_run

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from ntml_bench.records.labels import option_of
+from ntml_bench.records.summary import NONE, Block, Summary
 from ntml_bench.report.data import Report, ReportCell
 from ntml_bench.report.figures.names import Names
-from ntml_bench.table.labels import option_of
-from ntml_bench.table.summary import NONE, Block, Summary
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,20 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ntml_bench.records.labels import option_of
+from ntml_bench.records.summary import NONE, Block, Entry, Row
 from ntml_bench.report.figures.canvas import DOUBLE, LINE, SINGLE, SIZE, SMALL, Canvas, Key, Mark, flowed
 from ntml_bench.report.figures.colours import ACCENT, INK, PAPER, QUIET, RULE, SERIES
 from ntml_bench.report.figures.drawing import Drawing
 from ntml_bench.report.figures.places import Place
 from ntml_bench.report.figures.text import shortened
-from ntml_bench.table.ablation.styles import MARKERS
-from ntml_bench.table.labels import option_of
-from ntml_bench.table.summary import NONE, Block, Entry, Row
 
 ACC, ASR = "clean_accuracy", "attack_success_rate"
 LEFT, RIGHT, HEAD, DOWN = 0.42, 0.08, 0.26, 0.26
 LEAST_SPAN = 10.0
 """Percent of accuracy that the axis covers at least: the noise of a few images shall not look like an effect."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+"""Of the defenses: told apart where colours are lost."""
 BEFORE: Mark = {"marker": "o", "color": PAPER, "markeredgecolor": INK, "markersize": 5, "linestyle": "none"}
 FLOOR: Mark = BEFORE | {"marker": "d", "markeredgecolor": QUIET}
 """Hollow, as what no defense made."""

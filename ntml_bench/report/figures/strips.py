@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
+from ntml_bench.records.labels import option_of
+from ntml_bench.records.summary import NONE
 from ntml_bench.report.data import Exhibit, ReportCell
-from ntml_bench.table.labels import option_of
-from ntml_bench.table.summary import NONE
 
 QUANTILES = (5, 25, 50, 75, 95)
 BEFORE = "before any defense"

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ntml_bench.records.cells import Cell
+from ntml_bench.records.labels import option_of
+from ntml_bench.records.summary import NONE, Block, Summary, needs_of, row_of
 from ntml_bench.table.ablation.settings import Setting, varying_settings
-from ntml_bench.table.cells import Cell
-from ntml_bench.table.labels import option_of
-from ntml_bench.table.summary import NONE, Block, Summary, needs_of, row_of
 
 Values = tuple[str, ...]
 

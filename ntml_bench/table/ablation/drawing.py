@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
+from ntml_bench.records.summary import Statistic
+from ntml_bench.records.view import LEGEND, SHORT, Sections, reconstructions, searched, status
 from ntml_bench.table.ablation.axis import Axis, axis_of
 from ntml_bench.table.ablation.data import Ablation
 from ntml_bench.table.ablation.lines import Line, Panel, Plot
 from ntml_bench.table.ablation.styles import INK, QUIET, Style, label_of, styles_of
-from ntml_bench.table.summary import Statistic
-from ntml_bench.table.view import LEGEND, SHORT, Sections, reconstructions, searched, status
 
 PANEL_WIDTH, PANEL_HEIGHT = 3.7, 2.15
 MARGIN, LEFT, ACROSS, DOWN, LINE = 0.25, 0.62, 0.72, 0.56, 0.17

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from ntml_bench.records.rows import csv_text
+from ntml_bench.records.summary import METRICS, NONE, Entry, Summary
+from ntml_bench.records.view import Sections, columns_of, heading_of, legend, shown_row, status, title_of
 from ntml_bench.table.ablation.data import Ablation, Part, ablation_of
 from ntml_bench.table.ablation.lines import plot_of
 from ntml_bench.table.ablation.settings import short
-from ntml_bench.table.delimited import csv_text
 from ntml_bench.table.markdown import cell_text, column_head, escaped, table_line
-from ntml_bench.table.summary import METRICS, NONE, Entry, Summary
-from ntml_bench.table.view import Sections, columns_of, heading_of, legend, shown_row, status, title_of
 
 FILES = {"csv": ("ablation.csv",), "md": ("ablation.md",), "png": ("ablation.png", "ablation.pdf")}
 """By the format of the table that they go with."""

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ntml_bench.records.summary import NONE, Entry, Row, Statistic
 from ntml_bench.table.ablation.data import Ablation, Part
 from ntml_bench.table.ablation.settings import Setting
-from ntml_bench.table.summary import NONE, Entry, Row, Statistic
 
 Kind = Literal["floor", "undefended", "defense"]
 MOST_LINES = 8

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ntml_bench.table.cells import Cell
-from ntml_bench.table.labels import METHOD_GROUPS, Labels, flat_settings
+from ntml_bench.records.cells import Cell
+from ntml_bench.records.labels import METHOD_GROUPS, Labels, flat_settings
 
 WIDE = 20.0
 """From this ratio of the largest value to the smallest on, a linear axis hides the small values."""

@@ -6,9 +6,9 @@ from typing import Any
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
+from ntml_bench.records.summary import NONE
 from ntml_bench.table.ablation.lines import Line, Plot
 from ntml_bench.table.ablation.settings import short
-from ntml_bench.table.summary import NONE
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, without the yellow that is lost on white: told apart with every kind of colour blindness."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean
 
-from ntml_bench.table.cells import Cell, Metrics, Sweep
-from ntml_bench.table.labels import option_of
+from ntml_bench.records.cells import Cell, Metrics, Sweep
+from ntml_bench.records.labels import option_of
 
 NONE = "none"
 METRICS = ("clean_accuracy", "attack_success_rate", "robust_accuracy", "defense_effectiveness_rating")

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ntml_bench.table.cells import Cell, Metrics
-from ntml_bench.table.labels import METHOD_GROUPS, flat_settings, option_of, value_text
-from ntml_bench.table.reference.published import Option, Place, Reference
-from ntml_bench.table.summary import NONE, Block, Entry, Row, Summary
-from ntml_bench.table.view import SHORT
+from ntml_bench.records.cells import Cell, Metrics
+from ntml_bench.records.labels import METHOD_GROUPS, flat_settings, option_of, value_text
+from ntml_bench.records.published.reference import Option, Place, Reference
+from ntml_bench.records.summary import NONE, Block, Entry, Row, Summary
+from ntml_bench.records.view import SHORT
 
 RECIPE = "recipe"
 """The owner of differences that are neither the attack's nor the defense's: data, model, training."""

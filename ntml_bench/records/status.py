@@ -1,20 +1,16 @@
-"""`ntml-status`: how far the cells of a sweep are, what failed and why, what is being run and where."""
+"""How far the cells of a sweep are, what failed and why, what is being run and where."""
 
-import argparse
-import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ntml_bench.errors import UserError
 from ntml_bench.files import read_json
+from ntml_bench.records.cells import Cell, read_sweep
+from ntml_bench.records.manifest import SweepFolder, failure_path, running_path
 from ntml_bench.store import Store
-from ntml_bench.table.cells import Cell, read_sweep
-from ntml_bench.table.manifest import SweepFolder, failure_path, running_path
 
 STATES = ("done", "running", "failed", "abandoned", "missing")
 """`abandoned`: somebody began the cell and is gone. It is known by the cell's lock, which the system frees with its process."""
@@ -109,33 +105,3 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; 0 when shown, 2 for a user's mistake."""
-    from ntml_bench.table.main import find_sweep
-
-    parser = argparse.ArgumentParser(prog="ntml-status", description=__doc__)
-    parser.add_argument("sweep", help="name of a sweep, or any folder with a manifest")
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="where runs were written (default: outputs)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args(arguments)
-    try:
-        status = status_of(find_sweep(options.sweep, options.outputs))
-    except UserError as error:
-        print(f"ntml-status: {error}", file=sys.stderr)
-        return 2
-    if options.json:
-        print(json.dumps(asdict(status), indent=1))
-        return 0
-    # Imported here so that --json and --help are quick.
-    from rich.console import Console
-
-    from ntml_bench.table.status_terminal import print_status
-
-    print_status(status, Console())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

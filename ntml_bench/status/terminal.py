@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from ntml_bench.table.status import CellStatus, Status
+from ntml_bench.records.status import CellStatus, Status
 
 STYLES = {"done": "green", "running": "cyan", "failed": "red", "abandoned": "yellow", "missing": "dim"}
 NARROW = {"done": "done", "running": "runs", "failed": "FAILED", "abandoned": "abandoned", "missing": "-"}

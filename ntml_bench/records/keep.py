@@ -10,9 +10,9 @@ from pathlib import Path
 from ntml_bench.errors import UserError
 from ntml_bench.files import storage, temporary_path, write_file
 from ntml_bench.integrity import CHECKSUMS, seal
+from ntml_bench.records.cells import read_sweep
+from ntml_bench.records.manifest import KEPT, MANIFEST, RECORDS, SweepFolder
 from ntml_bench.store import write_json
-from ntml_bench.table.cells import read_sweep
-from ntml_bench.table.manifest import KEPT, MANIFEST, RECORDS, SweepFolder
 
 
 def keep_sweep(folder: Path, target: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from ntml_bench.errors import UserError
 from ntml_bench.files import StorageError
 from ntml_bench.integrity import DamagedError
-from ntml_bench.table.family import family_of
-from ntml_bench.table.labels import Labels, label_cells
-from ntml_bench.table.manifest import MANIFEST, SweepFolder
+from ntml_bench.records.family import family_of
+from ntml_bench.records.labels import Labels, label_cells
+from ntml_bench.records.manifest import MANIFEST, SweepFolder
 
 LARGEST_NUMBER = 1e15
 State = Literal["done", "running", "failed", "missing"]

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import get_args
 
-from ntml_bench.table.reference.comparison import Comparison, Line, Verdict
-from ntml_bench.table.reference.published import COMPARED
-from ntml_bench.table.view import NO_NUMBER, SHORT, title_of
+from ntml_bench.records.published.comparison import Comparison, Line, Verdict
+from ntml_bench.records.published.reference import COMPARED
+from ntml_bench.records.view import NO_NUMBER, SHORT, title_of
 
 HEADINGS = ("attack", "defense", *(title_of((metric,)) for metric in COMPARED), "verdict", "note")
 

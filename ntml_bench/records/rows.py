@@ -4,8 +4,8 @@ import csv
 from collections.abc import Iterable, Sequence
 from io import StringIO
 
-from ntml_bench.table.cells import Cell
-from ntml_bench.table.summary import Summary
+from ntml_bench.records.cells import Cell
+from ntml_bench.records.summary import Summary
 
 COLUMNS = (
     "dataset",

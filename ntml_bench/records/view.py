@@ -7,9 +7,9 @@ from typing import Literal
 
 from ntml_bench.errors import unknown
 from ntml_bench.objective import described
-from ntml_bench.table.cells import Cell
-from ntml_bench.table.labels import option_of
-from ntml_bench.table.summary import Block, Entry, Row, Summary
+from ntml_bench.records.cells import Cell
+from ntml_bench.records.labels import option_of
+from ntml_bench.records.summary import METRICS, Block, Entry, Row, Summary
 
 SHORT = {
     "clean_accuracy": "ACC",
@@ -17,6 +17,8 @@ SHORT = {
     "robust_accuracy": "RA",
     "defense_effectiveness_rating": "DER",
 }
+STAGE_METRICS = {metric: SHORT[metric] for metric in METRICS[:3]} | {"true_class_probability": "true-class probability"}
+"""What is shown of models between the stages of a defense, and how it is headed."""
 LEGEND = {
     "ACC": "clean test images classified right",
     "ASR": "triggered test images of other classes classified as the attacker's target",

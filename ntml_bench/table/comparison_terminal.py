@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ntml_bench.table.reference.comparison import ComparedBlock, Comparison, Line
-from ntml_bench.table.reference.published import COMPARED
-from ntml_bench.table.reference.view import HEADINGS, differing, headline, note, numbers, preface, remarks, unpublished
+from ntml_bench.records.published.comparison import ComparedBlock, Comparison, Line
+from ntml_bench.records.published.reference import COMPARED
+from ntml_bench.records.published.view import HEADINGS, differing, headline, note, numbers, preface, remarks, unpublished
+from ntml_bench.records.view import heading_of
 from ntml_bench.table.terminal import stacked, voice
-from ntml_bench.table.view import heading_of
 
 STYLES = {"within tolerance": "green", "outside tolerance": "red"}
 

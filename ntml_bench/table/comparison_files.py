@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from ntml_bench.files import write_file
-from ntml_bench.table.delimited import csv_text
+from ntml_bench.records.published.comparison import ComparedBlock, Comparison, Line
+from ntml_bench.records.published.reference import COMPARED
+from ntml_bench.records.published.view import HEADINGS, differing, headline, note, numbers, preface, remarks
+from ntml_bench.records.rows import csv_text
+from ntml_bench.records.view import heading_of
 from ntml_bench.table.markdown import escaped, table_line
-from ntml_bench.table.reference.comparison import ComparedBlock, Comparison, Line
-from ntml_bench.table.reference.published import COMPARED
-from ntml_bench.table.reference.view import HEADINGS, differing, headline, note, numbers, preface, remarks
-from ntml_bench.table.view import heading_of
 
 COLUMNS = (
     *("dataset", "model", "attack", "defense", "poisoning_rate", "seeds"),

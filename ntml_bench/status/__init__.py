@@ -1,0 +1,1 @@
+"""`ntml-status`, its command line and what it prints."""
