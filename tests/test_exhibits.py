@@ -125,7 +125,7 @@ def test_a_sample_is_one_list_of_all_classes() -> None:
 
 
 def data_of(count: int = 80, shape: tuple[int, int, int] = (3, 12, 12)) -> ImageData:
-    return ImageData(split(16, shape), split(count, shape, seed=4), ("ant", "bee", "cat", "dog"), "0" * 16)
+    return ImageData(split(16, shape), split(count, shape, seed=4), ("ant", "bee", "cat", "dog"), "0" * 16, "0" * 16)
 
 
 def corner(images: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from ntml_bench.app.cell import Cell
 from ntml_bench.app.composition import split_config
 from ntml_bench.app.settings import Settings, read_settings
 from ntml_bench.attacks import ATTACKS
-from ntml_bench.data import ImageData
 from ntml_bench.data.augmentation import augment
 from ntml_bench.data.loading import load
 from ntml_bench.defenses.base import CLEAN_BUDGET, DEFENSES, Defense, DefenseConfig, DefenseContext
@@ -589,7 +589,7 @@ def test_only_the_evaluator_reads_the_test_images(make: Make, data_dir: Path) ->
     cell = make(defense="fp")
     cell.stages.victim()
     blind = make(defense="fp")
-    blind.stages.data = ImageData(cell.data.train, UNTOUCHABLE, cell.data.class_names, cell.data.fingerprint)
+    blind.stages.data = replace(cell.data, test=UNTOUCHABLE)
     blind.stages.purified()
     with pytest.raises(AssertionError, match="out of reach"):
         blind.stages._measure(cell.stages.victim().model)

@@ -16,6 +16,7 @@ import torch
 
 from ntml_bench.app.environment import environment
 from ntml_bench.app.failure import describe, is_out_of_memory
+from ntml_bench.app.keys import code_of
 from ntml_bench.app.settings import Settings
 from ntml_bench.app.stages import Stages
 from ntml_bench.data import ImageData
@@ -31,8 +32,8 @@ from ntml_bench.records.manifest import failure_path, running_path
 from ntml_bench.store import Artifact, Store, key_of, plain, write_json
 
 RECORD_VERSION = 2
-RECORDED = ("presets", "seed", "clean_budget", "precision", "deterministic")
-"""The settings outside the groups that belong to a cell."""
+RECORDED = ("presets", "seed", "clean_budget", "compile", "deterministic")
+"""The settings outside the groups that belong to a cell; `precision` beside them is the one that is computed in."""
 
 
 class Cell:
@@ -149,6 +150,8 @@ class Cell:
             "seed": self.settings.general.seed,
             "needs": list(self.settings.defense.needs),
             "settings": self.resolved_settings(),
+            "data": self._data(),
+            "code": code_of(self.settings),
             "artifacts": self.stages.keys.artifacts(self.has_floor),
             **{group: labels[group] for group in ("dataset", "model", "attack", "defense")},
         }
@@ -165,6 +168,17 @@ class Cell:
             "defense": plain(settings.defense.config),
             "training": plain(settings.training),
             **{name: getattr(settings.general, name) for name in RECORDED},
+            "precision": "bfloat16" if self.engine.half else "float32",
+        }
+
+    def _data(self) -> dict[str, Any]:
+        """Which images: what tells data sets of one name apart, but not where anybody's folders are."""
+        root = getattr(self.settings.dataset.config, "root", None)
+        place = None if root is None else Path(root).expanduser().resolve()
+        return {
+            "whole": self.data.whole,
+            "folder": place and place.name,
+            "place": place and key_of({"place": place}),
         }
 
     def _make(self) -> Artifact:
@@ -205,6 +219,7 @@ class Cell:
                 "notes": victim.record["notes"],
                 "exhibits": exhibits,
                 "data": {
+                    **self._data(),
                     "fingerprint": self.data.fingerprint,
                     "training_images": len(self.data.train),
                     "test_images": len(self.data.test),

@@ -1,11 +1,17 @@
 """The keys of a cell's artifacts: each a hash of what determines the artifact, and of nothing else."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from ntml_bench.app.settings import Settings
+from ntml_bench.attacks import Attack
+from ntml_bench.defenses import Defense
 from ntml_bench.defenses.base import CLEAN_BUDGET
 from ntml_bench.engine import NOT_COMPILED, Engine
 from ntml_bench.exhibits import EXHIBIT_VERSION
+from ntml_bench.models import module_of
+from ntml_bench.source import source_mark, source_marks
 from ntml_bench.store import key_of, plain
 
 # Counts changes of shared code (data, models, training, evaluation) that change results: part of every key.
@@ -28,7 +34,7 @@ class Keys:
     @classmethod
     def of(cls, settings: Settings, engine: Engine, fingerprint: str) -> "Keys":
         """`fingerprint`: of the data."""
-        general, attack = settings.general, settings.attack
+        general, attack, code = settings.general, settings.attack, code_of(settings)
         # What a model of the recipe is determined by, whoever trains it.
         recipe = {
             "engine": ENGINE_VERSION,
@@ -43,12 +49,16 @@ class Keys:
         if engine.compilation != NOT_COMPILED:
             # Fused operations round otherwise. Absent where nothing is compiled, so that older artifacts keep their keys.
             recipe["compile"] = engine.compilation
+        if "model" in code:
+            recipe["model_code"] = code["model"]
         clean = key_of({"stage": "victim", "attack": None, **recipe})
         has_trigger = attack.config.name != "none"
         victim = clean
         if has_trigger:
-            victim = key_of({"stage": "victim", "attack": plain(attack.config), "version": attack.version, **recipe})
-        return cls(clean, victim, _purified(settings, victim), key_of({"stage": "surrogate", **recipe}), has_trigger)
+            victim = key_of({"stage": "victim", "attack": plain(attack.config), **code["attack"], **recipe})
+        return cls(
+            clean, victim, _purified(settings, victim, code["defense"]), key_of({"stage": "surrogate", **recipe}), has_trigger
+        )
 
     def evaluation(self, model: str) -> str:
         """Of what a model answers under the attack's trigger; `model`: its key."""
@@ -99,7 +109,23 @@ class Keys:
         return sorted(names)
 
 
-def _purified(settings: Settings, victim: str) -> str:
+def code_of(settings: Settings) -> dict[str, Any]:
+    """The versions of the code that a cell's numbers depend on; of code from outside the package its source."""
+    code: dict[str, Any] = {
+        "engine": ENGINE_VERSION,
+        "attack": _code_of_method(settings.attack),
+        "defense": _code_of_method(settings.defense),
+    }
+    mark = source_mark(module_of(settings.model))
+    return code if mark is None else {**code, "model": mark}
+
+
+def _code_of_method(method: Attack | Defense) -> dict[str, Any]:
+    marks = source_marks(type(method))
+    return {"version": method.version, "source": marks} if marks else {"version": method.version}
+
+
+def _purified(settings: Settings, victim: str, code: Mapping[str, Any]) -> str:
     defense, general = settings.defense, settings.general
     if defense.config.name == "none":
         return victim
@@ -108,7 +134,7 @@ def _purified(settings: Settings, victim: str) -> str:
             "stage": "purified",
             "victim": victim,
             "defense": plain(defense.config),
-            "version": defense.version,
+            **code,
             "clean_budget": general.clean_budget if CLEAN_BUDGET in defense.needs else None,
         }
     )

@@ -10,6 +10,7 @@ from ntml_bench.app.cell import Cell
 from ntml_bench.app.command import joined, typed_command
 from ntml_bench.app.settings import Settings
 from ntml_bench.records.family import family_of
+from ntml_bench.records.identity import replaced
 from ntml_bench.records.manifest import LONGEST_COMMAND, MANIFEST, SweepFolder
 from ntml_bench.store import write_json
 
@@ -32,11 +33,10 @@ def add_to_manifest(cells: Sequence[Cell]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".manifest.lock"):
         known = SweepFolder.open(folder) if (folder / MANIFEST).exists() else None
-        entries = [] if known is None else list(known.entries)
-        keys = {entry["key"] for entry in entries}
-        new = [cell.manifest_entry() for cell in cells if cell.key not in keys]
-        if new:
-            _write(cells[0].settings, entries + new, joined(known and known.command, typed_command()))
+        before = [] if known is None else list(known.entries)
+        entries = replaced(before, [cell.manifest_entry() for cell in cells])
+        if entries != before:
+            _write(cells[0].settings, entries, joined(known and known.command, typed_command()))
 
 
 def _write(settings: Settings, entries: list[dict[str, Any]], command: str | None) -> None:

@@ -21,6 +21,7 @@ from ntml_bench.models import ModelConfig
 from ntml_bench.objective import check_objective
 from ntml_bench.registry import Registry
 from ntml_bench.schema import build, number, one_of
+from ntml_bench.source import source_mark
 from ntml_bench.tracking import TrackingConfig
 from ntml_bench.training import TrainingConfig
 
@@ -149,3 +150,6 @@ def import_extensions(modules: list[str]) -> None:
             raise UserError(
                 f"imports names '{name}', but there is no such module in the working directory or the environment"
             ) from None
+    # Now: what is edited later is not what runs.
+    for module in (*modules, *(registry[name].__module__ for registry in (ATTACKS, DEFENSES, DATASETS) for name in registry)):
+        source_mark(module)

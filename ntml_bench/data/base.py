@@ -57,12 +57,13 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A loaded data set; `fingerprint` is a hash of every image and label in it."""
+    """A loaded data set; `fingerprint` is a hash of every image and label in it, `whole` that of the set it was drawn from."""
 
     train: Split
     test: Split
     class_names: tuple[str, ...]
     fingerprint: str
+    whole: str
 
     @property
     def num_classes(self) -> int:

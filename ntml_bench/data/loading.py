@@ -7,6 +7,7 @@ import torch
 from ntml_bench.data.base import Dataset, ImageData, Split, fingerprint
 from ntml_bench.errors import UserError
 from ntml_bench.seeding import generator, stratified
+from ntml_bench.source import source_marks
 from ntml_bench.store import Artifact, Store, key_of
 
 CACHE_VERSION = 1
@@ -34,7 +35,8 @@ def load(dataset: Dataset, data_dir: Path, seed: int) -> ImageData:
         )
     if train is everything.train and test is everything.test:
         return everything
-    return ImageData(train, test, everything.class_names, fingerprint(train, test, everything.class_names))
+    names = everything.class_names
+    return ImageData(train, test, names, fingerprint(train, test, names), everything.whole)
 
 
 def _held_out(train: Split, share: float, num_classes: int, seed: int) -> tuple[Split, Split]:
@@ -60,7 +62,8 @@ def _limited(split: Split, limit: int | None, key: str, what: str, seed: int) ->
 def _cached(dataset: Dataset, data_dir: Path) -> ImageData:
     name, source = dataset.config.name, dataset.source()
     store = Store(data_dir / "cache")
-    key = key_of({"name": name, "source": source, "version": CACHE_VERSION})
+    code = source_marks(type(dataset))
+    key = key_of({"name": name, "source": source, "version": CACHE_VERSION} | ({"code": code} if code else {}))
 
     def make() -> Artifact:
         train, test, class_names = dataset.raw(data_dir / "downloads")
@@ -77,7 +80,7 @@ def _opened(artifact: Artifact) -> ImageData:
     tensors, record = artifact.tensors, artifact.record
     train = Split(tensors["train_images"], tensors["train_labels"])
     test = Split(tensors["test_images"], tensors["test_labels"])
-    return ImageData(train, test, tuple(record["class_names"]), record["fingerprint"])
+    return ImageData(train, test, tuple(record["class_names"]), record["fingerprint"], record["fingerprint"])
 
 
 def _check(train: Split, test: Split, class_names: tuple[str, ...]) -> None:

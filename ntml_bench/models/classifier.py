@@ -57,14 +57,20 @@ def make_classifier(
     config: ModelConfig, num_classes: int, image_shape: tuple[int, int, int], statistics: tuple[Tensor, Tensor], seed: int
 ) -> Classifier:
     """A new classifier with random weights that depend on `seed` alone. UserError for an unknown name."""
-    if not timm.is_model(config.name):
-        raise unknown("model.name", config.name, timm.list_models())
+    module_of(config)
     channels, height, width = image_shape
     # The initialisers draw from torch's global generator, which is one for all threads.
     with _global_generator, torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "initialisation"))
         net = _create(config.name, num_classes, channels, height, width)
     return Classifier(net, *statistics)
+
+
+def module_of(config: ModelConfig) -> str:
+    """The name of the module that builds the net; UserError for an unknown one."""
+    if not timm.is_model(config.name):
+        raise unknown("model.name", config.name, timm.list_models())
+    return timm.model_entrypoint(config.name).__module__
 
 
 _global_generator = Lock()

@@ -88,8 +88,8 @@ def read_sweep(folder: Path) -> Sweep:
     family_of(sweep.entries, sweep.name)
     cells: dict[tuple[Any, ...], Cell] = {}
     for entry, label in zip(sweep.entries, labels, strict=True):
-        # A grid can name a cell twice (defense=none under two clean budgets): it is one run and counts once.
-        cells.setdefault((label, entry["seed"], entry["key"]), _cell(entry, label, sweep))
+        # Of two that differ in nothing that is shown (a floor was asked for later) the one that was asked for last counts.
+        cells[label, entry["seed"]] = _cell(entry, label, sweep)
     return Sweep(sweep.name, tuple(cells.values()), sweep.objective)
 
 

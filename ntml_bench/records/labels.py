@@ -1,7 +1,8 @@
 """Names for the axes of a table, so that two cells share a name only if nothing but their seed differs.
 
 The name of a config option is enough while a sweep varies options only. An ablation varies values *within* an option;
-the values that differ are then written behind the name: `nt_ml (temperature=4)`.
+the values that differ are then written behind the name: `nt_ml (temperature=4)`. So are the folder or the fingerprint of the
+images and the version of the code, where cells of one sweep were made from different ones.
 """
 
 import json
@@ -29,7 +30,7 @@ def label_cells(cells: Sequence[Mapping[str, Any]]) -> list[Labels]:
     stand in one block. A defense is compared within its row, an attack within its block: a value that follows the
     attack (an interpolation) then needs no label, while cells that could be taken for seeds always get one.
     """
-    flat = [flat_settings(cell.get("settings") or {}) for cell in cells]
+    flat = [settings | origin for settings, origin in zip(map(_settings, cells), _origins(cells), strict=True)]
     groups = [{group: _of_group(settings, group) for group in (*METHOD_GROUPS, "recipe")} for settings in flat]
 
     def extend(group: str, scope: Callable[[int], Hashable], names: Sequence[str]) -> list[str]:
@@ -51,6 +52,43 @@ def label_cells(cells: Sequence[Mapping[str, Any]]) -> list[Labels]:
         for i, cell in enumerate(cells)
     ]
     return _apart([Labels(*parts) for parts in zip(dataset, model, attack, defense, strict=True)], flat)
+
+
+def _settings(cell: Mapping[str, Any]) -> dict[str, str]:
+    return flat_settings(cell.get("settings") or {})
+
+
+def _origins(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """What each cell was made from besides its settings, dotted as these; the images only where they differ.
+
+    Nothing where a cell does not say it: older manifests did not.
+    """
+    if not all(cell.get("data") and cell.get("code") for cell in cells):
+        return [{} for _ in cells]
+    images: dict[Hashable, set[str]] = defaultdict(set)
+    in_folder: dict[Hashable, set[str]] = defaultdict(set)
+    sets = [(cell["dataset"], *_of_group(_settings(cell), "dataset").items()) for cell in cells]
+    for name, cell in zip(sets, cells, strict=True):
+        images[name].add(cell["data"]["whole"])
+        in_folder[name, cell["data"]["folder"]].add(cell["data"]["whole"])
+    origins = []
+    for name, cell in zip(sets, cells, strict=True):
+        data, code = cell["data"], cell["code"]
+        origin = {"engine": str(code["engine"])}
+        origin |= {f"{group}.code": _code(code[group]) for group in ("attack", "defense", "model") if group in code}
+        if len(images[name]) > 1:
+            origin["dataset.folder"] = str(data["folder"])
+            if len(in_folder[name, data["folder"]]) > 1:
+                origin["dataset.images"] = data["whole"][:8]
+        origins.append(origin)
+    return origins
+
+
+def _code(code: Any) -> str:
+    """A version, and the first digits of a source from outside the package."""
+    if isinstance(code, str):
+        return code[:8]
+    return " ".join([f"v{code['version']}", *(mark[:8] for mark in code.get("source", ()))])
 
 
 def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
