@@ -111,15 +111,17 @@ def test_the_same_report_gives_the_same_bytes(tmp_path: Path) -> None:
     for first, second in zip(drawings(report), drawings(report), strict=True):
         if first.name in ("gallery", "plane", "curves-badnets", "confidence-sig", "features-sig-ft"):
             assert first.svg() == second.svg()
-            paths = first.write(tmp_path / "one")
+            paths = first.write(tmp_path / "one", pdf=True)
             assert [path.name for path in paths] == [f"{first.name}.png", f"{first.name}.pdf"]
-            assert [path.read_bytes() for path in paths] == [path.read_bytes() for path in second.write(tmp_path / "two")]
+            assert [path.read_bytes() for path in paths] == [
+                path.read_bytes() for path in second.write(tmp_path / "two", pdf=True)
+            ]
 
 
 def test_files_are_as_wide_as_a_column_or_two(tmp_path: Path) -> None:
     for drawing in drawings(full(tmp_path)):
         if drawing.attack in (None, "sig") and drawing.defense in (None, "ft"):
-            png, pdf = drawing.write(tmp_path)
+            png, pdf = drawing.write(tmp_path, pdf=True)
             with Image.open(png) as picture:
                 assert picture.width in (round(3.35 * DOTS_PER_INCH), 7 * DOTS_PER_INCH)
                 assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
@@ -401,7 +403,7 @@ def test_a_kept_sweep_of_one_cell(tmp_path: Path) -> None:
         *("gallery-badnets", "plane", "curves-badnets", "features-badnets-ft"),
     ]
     for drawing in drawings(report):
-        assert len(drawing.write(tmp_path)) == 2
+        assert len(drawing.write(tmp_path, pdf=True)) == 2
 
 
 def test_labels_that_differ_at_their_end_still_differ_when_shortened() -> None:

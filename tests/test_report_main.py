@@ -18,15 +18,17 @@ def test_a_sweep_becomes_a_page_and_figures(tmp_path: Path, capsys: pytest.Captu
     figures = list((target / "figures").iterdir())
     assert printed == [str(target / "report.html"), f"{target / 'figures'}: {len(figures)} files"]
     assert sorted(path for path in target.rglob("*") if path.is_file()) == sorted([target / "report.html", *figures])
-    assert {path.suffix for path in figures} == {".png", ".pdf"}
+    assert {path.suffix for path in figures} == {".png"}
     page = parse(Path(printed[0]).read_text(encoding="utf-8"))
     assert page.one("h1").text == "table"
     links = [link["href"] for link in page.one("section", id="records").all("a")]
     assert len(links) == 4
     assert all((target / link).is_file() for link in links)
     elsewhere = tmp_path / "elsewhere"
-    assert main([str(folder), "--outputs", str(tmp_path), "--to", str(elsewhere)]) == 0
+    assert main([str(folder), "--outputs", str(tmp_path), "--to", str(elsewhere), "--pdf"]) == 0
     assert (elsewhere / "report.html").is_file()
+    names = {path.name for path in figures}
+    assert {path.name for path in (elsewhere / "figures").iterdir()} == names | {f"{Path(name).stem}.pdf" for name in names}
 
 
 def test_an_unfinished_sweep_has_a_page_too(tmp_path: Path) -> None:
@@ -77,7 +79,7 @@ def test_an_attack_is_shown_without_training(capsys: pytest.CaptureFixture[str])
     assert main(["--attack", "badnets", *settings[:1], "--dataset", "digits", *settings[1:]]) == 0
     page, *figures = map(Path, capsys.readouterr().out.splitlines())
     assert page == Path("outputs/gallery/digits_badnets.html")
-    assert {path.name for path in figures} == {"digits_badnets.png", "digits_badnets.pdf"}
+    assert {path.name for path in figures} == {"digits_badnets.png"}
     assert all(path.is_file() for path in figures)
     tree = parse(page.read_text(encoding="utf-8"))
     assert tree.one("h1").text.startswith("badnets")

@@ -36,7 +36,8 @@ def _report(options: argparse.Namespace) -> list[str]:
     from ntml_bench.report.write import write_report
 
     report = read_report(folder) if options.reference is None else read_report(folder, options.reference)
-    page, *figures = write_report(report, folder, options.to or options.outputs / "tables" / folder.resolve().name)
+    target = options.to or options.outputs / "tables" / folder.resolve().name
+    page, *figures = write_report(report, folder, target, pdf=options.pdf)
     return [str(page), *(f"{place}: {count} files" for place, count in Counter(path.parent for path in figures).items())]
 
 
@@ -53,7 +54,7 @@ def _gallery(options: argparse.Namespace) -> list[str]:
     more = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
     gallery = gallery_of(options.attack, options.dataset, [*options.what, *more])
     target = options.to or options.outputs / "gallery"
-    return [str(path) for path in write_gallery(gallery, target, f"{options.dataset}_{options.attack}")]
+    return [str(path) for path in write_gallery(gallery, target, f"{options.dataset}_{options.attack}", pdf=options.pdf)]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--to", type=Path, metavar="DIR", help="folder for the files (default: OUTPUTS/tables/NAME, OUTPUTS/gallery)"
     )
+    parser.add_argument("--pdf", action="store_true", help="write the figures as PDF too, beside PNG")
     parser.add_argument("--attack", metavar="NAME", help="show this attack alone, without training")
     parser.add_argument("--dataset", metavar="NAME", help="the data set that it is shown on")
     parser.add_argument("--config-dir", type=Path, metavar="DIR", help="options of your own, with --attack")

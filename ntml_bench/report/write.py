@@ -19,23 +19,24 @@ PAGE = "report.html"
 FIGURES = "figures"
 
 
-def write_report(report: Report, folder: Path, target: Path) -> list[Path]:
-    """Write the page and the figures of the sweep in `folder` into `target`; their paths, the page first.
+def write_report(report: Report, folder: Path, target: Path, *, pdf: bool = False) -> list[Path]:
+    """Write the page and the figures of the sweep in `folder` into `target`; their paths, the page first. `pdf`: the figures
+    as PDF too.
 
     Raises StorageError where that cannot be.
     """
     drawn = tuple(drawings(report))
     page = target / PAGE
     write_file(page, render_report(report, drawn, record_links(report, folder, target)).encode(errors="replace"))
-    return [page, *(path for drawing in drawn for path in drawing.write(target / FIGURES))]
+    return [page, *(path for drawing in drawn for path in drawing.write(target / FIGURES, pdf=pdf))]
 
 
-def write_gallery(gallery: Gallery, target: Path, name: str) -> list[Path]:
+def write_gallery(gallery: Gallery, target: Path, name: str, *, pdf: bool = False) -> list[Path]:
     """Write NAME.html and the figure of that gallery into `target`; their paths."""
     page = target / f"{name}.html"
     write_file(page, render_gallery(gallery).encode(errors="replace"))
     (drawn,) = galleries(gallery.dataset, [gallery], Names(), several=False)
-    return [page, *replace(drawn, name=name).write(target)]
+    return [page, *replace(drawn, name=name).write(target, pdf=pdf)]
 
 
 def record_links(report: Report, folder: Path, target: Path) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""The figures of a report: for the page as SVG, for a paper as PNG and PDF."""
+"""The figures of a report: for the page as SVG, for slides and papers as PNG and PDF."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A figure with its name and its words, as SVG for the page, as PNG and PDF for a paper."""
+"""A figure with its name and its words: as SVG for the page, as PNG for slides and, on request, as PDF for a paper."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -40,14 +40,14 @@ class Drawing:
         with plain_style():
             return inline_svg(self.draw(), self.name, self.title, self.alt)
 
-    def write(self, folder: Path) -> list[Path]:
-        """Write NAME.png and NAME.pdf; raises StorageError where that cannot be."""
+    def write(self, folder: Path, *, pdf: bool = False) -> list[Path]:
+        """Write NAME.png and, for its fonts take seconds, NAME.pdf only where that is asked for. Raises StorageError."""
         with plain_style():
             figure = self.draw()
             paths = []
-            for ending, metadata in METADATA.items():
+            for ending in ("png", "pdf") if pdf else ("png",):
                 file = BytesIO()
-                figure.savefig(file, format=ending, dpi=DOTS_PER_INCH, metadata=metadata)
+                figure.savefig(file, format=ending, dpi=DOTS_PER_INCH, metadata=METADATA[ending])
                 paths.append(folder / f"{self.name}.{ending}")
                 write_file(paths[-1], file.getvalue())
         return paths
