@@ -85,7 +85,7 @@ def test_contrast_is_guaranteed_and_colours_are_in_range(config: DigitScenesConf
 
 def test_a_digit_is_placed_where_it_should_be() -> None:
     full = torch.ones(1, 1, 8, 8)
-    drawn = _placed(full, torch.tensor([16.0]), torch.tensor([0.0]), torch.tensor([[0.25, -0.25]]))[0, 0]
+    drawn = _placed(full, torch.tensor([16.0]), torch.tensor([0.0]), torch.tensor([[4.0, -4.0]]))[0, 0]
     # 16 pixels wide, 4 pixels right of and above the middle; half a source pixel (1) of soft edge around it.
     assert drawn[5:19, 13:27].min() == 1
     outside = drawn.clone()

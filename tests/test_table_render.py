@@ -179,6 +179,31 @@ def test_family_and_recipe_stand_in_the_legend(tmp_path: Path) -> None:
     assert line in (tmp_path / "table.md").read_text().replace("\\", "")
 
 
+@pytest.mark.parametrize(
+    ("environments", "said"),
+    [
+        (["cpu/True/1", "cpu/True/1"], ""),
+        (["NVIDIA H100/True/2", "NVIDIA H200/True/16"], ""),
+        (["cpu/True/1", None], ""),
+        (["cpu/True/1", "cpu/False/2"], "CPU, bfloat16, 1 thread (1 cell); CPU, float32, 2 threads (1 cell)."),
+        (["NVIDIA H100/True/2", "cpu/True/2"], "GPU, bfloat16 (1 cell); CPU, bfloat16, 2 threads (1 cell)."),
+    ],
+)
+def test_the_legend_says_what_the_cells_were_computed_with_where_that_differs(
+    environments: list[str | None], said: str, tmp_path: Path
+) -> None:
+    cells = [entry("badnets", defense) for defense in ("ft", "nt_ml")]
+    records = [record(cell, metrics(95, 5, 90), metrics(96, 99, 1)) for cell in cells]
+    for done, text in zip(records, environments, strict=True):
+        if text is not None:
+            device, half, threads = text.split("/")
+            done["environment"] = {"device": device, "half_precision": half == "True", "threads": int(threads)}
+    render_sweep(write_sweep(tmp_path, "mixed", cells, records), tmp_path)
+    text = (tmp_path / "table.md").read_text().replace("\\", "")
+    assert ("Cells were computed in different ways" in text) == bool(said)
+    assert said in text
+
+
 def test_two_families_are_no_table(tmp_path: Path) -> None:
     cells = [entry("badnets", "ft", settings={"presets": name}) for name in ("small", "paper")]
     folder = write_sweep(tmp_path, "both", cells, [])

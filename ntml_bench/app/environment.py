@@ -1,5 +1,6 @@
 """Where a number was made: what a record must say to be believed."""
 
+import os
 import platform
 import subprocess
 from datetime import UTC, datetime
@@ -13,10 +14,12 @@ import torch
 from ntml_bench.engine import Engine
 
 PACKAGES = ("ntml-bench", "torch", "torchvision", "timm", "hydra-core", "omegaconf", "numpy", "scikit-learn", "safetensors")
+CPU_LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
+"""Variables by which torch, oneDNN and MKL are told to use less than the processor has."""
 
 
 def environment(engine: Engine) -> dict[str, Any]:
-    """Package versions, device, processor, threads, precision in force, git revision and the time (UTC)."""
+    """Package versions, device, processor and its instructions, threads, precision in force, git revision, the time (UTC)."""
     device = engine.device
     return {
         **_constant(),
@@ -39,6 +42,9 @@ def _constant() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": versions,
         "processor": _processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_instructions": sorted(name for name, there in torch.cpu.get_capabilities().items() if there is True),
+        "cpu_limits": {name: os.environ[name] for name in CPU_LIMITS if name in os.environ},
         "git_revision": _git_revision(),
     }
 

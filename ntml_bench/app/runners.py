@@ -46,7 +46,7 @@ def runners_of(settings: Settings, single: bool) -> list[Runner]:
 
     On a GPU one, and a worker process a GPU. On a CPU two cells at a time, each with half of the cores, do more than one
     after the other with all of them: the kernels are small. `workers` says otherwise. The number of threads decides the last
-    bits of a sum, so a deterministic single cell computes with as many as it would in a sweep.
+    bits of a sum, so a deterministic cell computes with one on a CPU, wherever it runs and however many run beside it.
     """
     general, cluster = settings.general, settings.cluster
     on_cpu = Engine.create(general.device, general.precision, general.deterministic).device.type == "cpu"
@@ -54,9 +54,11 @@ def runners_of(settings: Settings, single: bool) -> list[Runner]:
     cores = usable_cores()
     processes = isinstance(cluster, LocalConfig) and not single
     count = general.workers or (min(2, cores) if on_cpu else max(1, len(gpus)) if processes else 1)
-    if single and not general.deterministic:
+    if single:
         count = 1
-    threads = max(1, cores // count) if on_cpu else torch.get_num_threads()
+    threads = torch.get_num_threads()
+    if on_cpu:
+        threads = 1 if general.deterministic else max(1, cores // count)
     if single:
         return [ThisProcess(threads)]
     if isinstance(cluster, LocalConfig):

@@ -64,15 +64,16 @@ def shape_pattern(channels: int, height: int, width: int, rng: torch.Generator) 
 
     A flower's outline is r(angle) = size (1 + depth cos(petals angle + phase)) / (1 + depth).
     """
-    y = torch.linspace(-1, 1, height)[:, None]
-    x = torch.linspace(-1, 1, width)[None, :]
+    # In double precision: which pixels an outline takes in does not depend on the last bit of a processor's functions.
+    y = torch.arange(height, dtype=torch.float64)[:, None] * 2 / max(1, height - 1) - 1
+    x = torch.arange(width, dtype=torch.float64)[None, :] * 2 / max(1, width - 1) - 1
     radius, angle = torch.hypot(x, y), torch.atan2(y, x)
     colour = torch.randint(0, 2, (channels, 1, 1), generator=rng).float()
     image = colour.expand(channels, height, width)
     depth = 0.3
     for size in (1.0, 0.7, 0.4):
         petals = int(torch.randint(3, 7, (), generator=rng))
-        phase = 2 * pi * torch.rand((), generator=rng)
+        phase = 2 * pi * float(torch.rand((), generator=rng))
         colour = 1 - colour
         outline = size * (1 + depth * torch.cos(petals * angle + phase)) / (1 + depth)
         image = torch.where(radius < outline, colour, image)

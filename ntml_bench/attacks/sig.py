@@ -10,7 +10,7 @@ a larger one at test); Delta 40 on [0, 255] as in later benchmarks (the paper: 2
 """
 
 from dataclasses import dataclass
-from math import pi
+from math import pi, sin
 from typing import ClassVar
 
 import torch
@@ -40,6 +40,7 @@ class Sig(Attack[SigConfig]):
 
     def trigger(self, images: Tensor, state: dict[str, Tensor]) -> Tensor:
         width = images.shape[3]
-        columns = torch.arange(width, device=images.device, dtype=torch.float32)
-        wave = self.config.amplitude / 255 * torch.sin(2 * pi * self.config.frequency / width * columns)
-        return (images + wave.to(images.dtype)).clamp(0, 1)
+        # Rounded, so that it does not depend on the last bit of a processor's sine.
+        sines = [round(sin(2 * pi * self.config.frequency * column / width), 7) for column in range(width)]
+        wave = self.config.amplitude / 255 * torch.tensor(sines, device=images.device, dtype=images.dtype)
+        return (images + wave).clamp(0, 1)

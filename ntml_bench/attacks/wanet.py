@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ntml_bench.attacks.base import ATTACKS, Attack, AttackConfig, AttackContext, Poisoning, rounded_down, to_float, to_uint8
+from ntml_bench.data.exact import cubic_weights, quantised, resampled
 from ntml_bench.errors import UserError
 from ntml_bench.schema import number
 from ntml_bench.seeding import stratified
@@ -43,6 +43,7 @@ class WaNetConfig(AttackConfig):
 class WaNet(Attack[WaNetConfig]):
     Config: ClassVar[type[AttackConfig]] = WaNetConfig
     controls_training: ClassVar[bool] = True
+    version: ClassVar[int] = 2
 
     def check(self, class_sizes: Tensor, image_shape: tuple[int, int, int]) -> None:
         super().check(class_sizes, image_shape)
@@ -117,11 +118,15 @@ def warping_grid(control: Tensor, height: int, width: int, strength: float) -> T
 
     `control` float [2, k, k]: displacements of the control points, x and y; only their ratios count.
     """
-    normalised = control / control.abs().mean()
-    field = F.interpolate(normalised[None], size=(height, width), mode="bicubic", align_corners=True)[0].permute(1, 2, 0)
-    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    size = control.shape[1]
+    normalised = quantised(control.double() / control.double().abs().mean(), 16)
+    # From the first to the last pixel, 0 to 1.
+    down, across = (torch.arange(side, dtype=torch.float64) / max(1, side - 1) for side in (height, width))
+    weights = (cubic_weights(way * (size - 1), size, beyond=2) for way in (down, across))
+    field = resampled(normalised, *weights).permute(1, 2, 0)
+    y, x = torch.meshgrid(2 * down - 1, 2 * across - 1, indexing="ij")
     sides = torch.tensor([width, height])
-    return (torch.stack([x, y], dim=-1) + strength * field / sides).clamp(-1, 1)
+    return quantised(torch.stack([x, y], dim=-1) + strength * field / sides).clamp(-1, 1).float()
 
 
 def jittered(grid: Tensor, uniform: Tensor) -> Tensor:
@@ -134,8 +139,22 @@ def jittered(grid: Tensor, uniform: Tensor) -> Tensor:
 
 
 def warp(images: Tensor, grid: Tensor) -> Tensor:
-    """Images [N, C, H, W] in [0, 1] resampled at `grid` ([H, W, 2], or [N, H, W, 2] for one each)."""
-    grid = grid.to(images.dtype).expand(len(images), -1, -1, -1)
-    sampled = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    """Images [N, C, H, W] in [0, 1] resampled at `grid` ([H, W, 2], or [N, H, W, 2] for one each), bilinearly.
+
+    Of single sums and products: torch's `grid_sample` rounds otherwise from one processor to another.
+    """
+    height, width = images.shape[2:]
+    grid = grid.to(images.dtype).view(-1, height, width, 2)
+    x, y = ((grid[..., axis] + 1) / 2 * (side - 1) for axis, side in enumerate((width, height)))
+    left, top = x.floor(), y.floor()
+    rightward, downward = (x - left)[:, None], (y - top)[:, None]
+    columns, rows = ([low.long(), (low.long() + 1).clamp(max=side - 1)] for low, side in ((left, width), (top, height)))
+    pixels = images.flatten(2)
+
+    def line(row: Tensor) -> Tensor:
+        ends = ((row * width + column).flatten(1)[:, None].expand(*pixels.shape[:2], -1) for column in columns)
+        begin, end = (pixels.gather(2, index).view(images.shape) for index in ends)
+        return begin * (1 - rightward) + end * rightward
+
     # Weights that sum to 1 but for rounding can leave the range by as much.
-    return sampled.clamp(0, 1)
+    return (line(rows[0]) * (1 - downward) + line(rows[1]) * downward).clamp(0, 1)

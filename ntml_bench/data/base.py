@@ -4,6 +4,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import sqrt
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
@@ -136,12 +137,12 @@ def to_uint8(images: Tensor) -> Tensor:
 
 def channel_statistics(split: Split) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel, float32 [C], of images scaled to [0, 1]."""
-    # Histograms: exact, and no float copy of the whole set.
-    levels = torch.arange(256, dtype=torch.float64) / 255
+    # Histograms of whole numbers: exact, and no float copy of the whole set.
+    levels = torch.arange(256)
     means, deviations = [], []
     for channel in range(split.images.shape[1]):
-        counts = torch.bincount(split.images[:, channel].flatten().cpu(), minlength=256).double()
-        mean = (counts * levels).sum() / counts.sum()
-        means.append(mean)
-        deviations.append(((counts * (levels - mean) ** 2).sum() / counts.sum()).sqrt().clamp_min(1e-3))
-    return torch.stack(means).float(), torch.stack(deviations).float()
+        counts = torch.bincount(split.images[:, channel].flatten().cpu(), minlength=256)
+        count, total, squares = (int((counts * levels**power).sum()) for power in range(3))
+        means.append(total / (255 * count))
+        deviations.append(max(sqrt(squares * count - total**2) / (255 * count), 1e-3))
+    return torch.tensor(means), torch.tensor(deviations)

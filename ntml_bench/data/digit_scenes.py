@@ -3,7 +3,7 @@
 The source digits (scikit-learn's 1,797) are split into training and test digits first, so no handwriting is in both
 sets. Each scene then gets a digit in the middle, edges of neighbours to the left and right, a size, a tilt, a place,
 colours with a guaranteed contrast, a textured background with a gradient of light, and noise. The recipe depends on
-its own seed alone, not on a cell's, so that every cell works with the same images.
+its own seed alone, not on a cell's, so that every cell works with the same images, on every machine the same bits.
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -11,22 +11,26 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from ntml_bench.data.base import DATASETS, Dataset, DatasetConfig, Split
 from ntml_bench.data.digits import CLASS_NAMES, split_digits
+from ntml_bench.data.exact import cubic_weights, gaussian, quantised, resampled, turned, uniform
 from ntml_bench.errors import UserError
 from ntml_bench.schema import number
 from ntml_bench.seeding import generator
 
-VERSION = 1
+VERSION = 2
 SIDE = 32
 """Height and width of a scene in pixels."""
 
-CHUNK = 1000
+CHUNK = 500
 """Scenes composed at once: keeps the float images of all scenes from being in memory together."""
 
-LUMINANCE = torch.tensor([0.299, 0.587, 0.114])
+LUMINANCE = torch.tensor([306, 601, 117], dtype=torch.float64) / 1024
+"""0.299, 0.587, 0.114, as near as 1024ths come."""
+
+PLACES = 256
+"""To a side of a source pixel, of the places that it is sampled at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,40 +98,53 @@ def _compose_chunk(digits: Split, labels: Tensor, config: DigitScenesConfig, rng
     paper, pen = _colours(len(labels), config, rng)
     light = _gradient(len(labels), config.gradient / 255, rng)
     background = paper + _texture(len(labels), config.texture / 255, rng)
-    scene = torch.lerp(background, pen.expand_as(background), ink) + light
-    scene += torch.randn(scene.shape, generator=rng) * (config.noise / 255)
+    scene = background + (pen - background) * ink + light
+    scene += quantised(gaussian(tuple(scene.shape), rng) * (config.noise / 255))
     return (scene * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def _ink(digits: Split, labels: Tensor, config: DigitScenesConfig, rng: torch.Generator) -> Tensor:
-    """How much of each pixel is digit: float [N, 1, 32, 32] in 0..1, the neighbours' edges included."""
+    """How much of each pixel is digit: [N, 1, 32, 32] in 0..1, the neighbours' edges included."""
     count = len(labels)
     middle = _of_class(digits.labels, labels, rng)
-    size = _uniform(count, config.digit_size_min, config.digit_size_max, rng)
-    angle = torch.deg2rad(_uniform(count, -config.tilt, config.tilt, rng))
-    shift = _uniform((count, 2), -config.shift, config.shift, rng) * (2 / SIDE)
-    ink = _placed(digits.images[middle], size, angle, shift)
+    size = uniform(count, config.digit_size_min, config.digit_size_max, rng)
+    turns = uniform(count, -config.tilt, config.tilt, rng) / 360
+    shift = uniform((count, 2), -config.shift, config.shift, rng)
+    ink = _placed(digits.images[middle], size, turns, shift)
     for side in (-1, 1):
         neighbour = torch.randint(len(digits), (count,), generator=rng)
-        there = torch.rand(count, generator=rng) < config.neighbour_share
+        there = uniform(count, 0, 1, rng) < config.neighbour_share
         # A digit is some 0.7 of its square wide: at this distance neighbours do not cover the middle digit.
-        distance = side * size * _uniform(count, 0.72, 0.95, rng) * (2 / SIDE)
-        along = torch.stack([angle.cos(), angle.sin()], 1) * distance[:, None]
-        drawn = _placed(digits.images[neighbour], size, angle, shift + along)
+        distance = side * size * uniform(count, 0.72, 0.95, rng)
+        along = torch.stack(turned(turns), 1) * distance[:, None]
+        drawn = _placed(digits.images[neighbour], size, turns, shift + along)
         ink = torch.maximum(ink, drawn * there.view(-1, 1, 1, 1))
     return ink
 
 
-def _placed(digits: Tensor, size: Tensor, angle: Tensor, centre: Tensor) -> Tensor:
-    """Digits [N, 1, 8, 8] drawn `size` pixels high, turned by `angle` (radians), at `centre` (-1..1): [N, 1, 32, 32]."""
-    inverse = SIDE / size
-    cosine, sine = angle.cos() * inverse, angle.sin() * inverse
-    turn = torch.stack([torch.stack([cosine, sine], 1), torch.stack([-sine, cosine], 1)], 1)
-    theta = torch.cat([turn, -turn @ centre[:, :, None]], 2)
-    grid = affine_grid(theta, [len(digits), 1, SIDE, SIDE], align_corners=False)
-    drawn = grid_sample(digits, grid, mode="bicubic", padding_mode="zeros", align_corners=False)
+def _placed(digits: Tensor, size: Tensor, turns: Tensor, centre: Tensor) -> Tensor:
+    """Digits [N, 1, 8, 8] drawn `size` pixels high, turned by `turns` of the circle, [N, 1, 32, 32].
+
+    `centre` [N, 2]: their distance from the scene's, right and down, in pixels.
+    """
+    rows, columns = digits.shape[2:]
+    cosine, sine = (quantised(value * (rows / size), 16)[:, None, None] for value in turned(turns))
+    pixel = torch.arange(SIDE) - (SIDE - 1) / 2
+    right, down = (pixel - quantised(along, 16)[:, None] for along in centre.T)
+    x = right[:, None, :] * cosine + down[:, :, None] * sine
+    y = down[:, :, None] * cosine - right[:, None, :] * sine
+    across, along = _at(x + (columns - 1) / 2, columns), _at(y + (rows - 1) / 2, rows)
+    drawn = torch.einsum("npr,nrc,npc->np", along, digits[:, 0].double(), across).view(-1, 1, SIDE, SIDE)
     # Enlarged 8x8 strokes are blurred; a steeper ramp gives them an edge again.
-    return (2 * drawn - 0.4).clamp(0, 1)
+    return quantised((2 * drawn - 0.4).clamp(0, 1))
+
+
+def _at(positions: Tensor, size: int) -> Tensor:
+    """The weights of `size` samples, beside which there are zeros, at positions [N, H, W]: [N, H * W, size]."""
+    # Beyond two samples off the edge all weights are 0.
+    places = torch.arange(-2 * PLACES, (size + 1) * PLACES + 1, dtype=torch.float64) / PLACES
+    index = (positions * PLACES).round().clamp(-2 * PLACES, (size + 1) * PLACES).long() + 2 * PLACES
+    return cubic_weights(places, size).index_select(0, index.flatten()).view(len(positions), -1, size)
 
 
 def _of_class(source_labels: Tensor, wanted: Tensor, rng: torch.Generator) -> Tensor:
@@ -135,50 +152,48 @@ def _of_class(source_labels: Tensor, wanted: Tensor, rng: torch.Generator) -> Te
     by_class = source_labels.argsort(stable=True)
     sizes = source_labels.bincount(minlength=len(CLASS_NAMES))
     starts = sizes.cumsum(0) - sizes
-    rank = (torch.rand(len(wanted), generator=rng) * sizes[wanted]).long()
-    return by_class[starts[wanted] + torch.minimum(rank, sizes[wanted] - 1)]
+    rank = torch.randint(1 << 48, (len(wanted),), generator=rng) % sizes[wanted]
+    return by_class[starts[wanted] + rank]
 
 
 def _colours(count: int, config: DigitScenesConfig, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Colours of paper and pen, float [N, 3, 1, 1] in 0..1, whose luminances differ by the drawn contrast."""
-    contrast = _uniform(count, config.contrast_min, config.contrast_max, rng) / 255
-    paper = _uniform(count, 0.1, 0.9, rng)
-    lighter = torch.rand(count, generator=rng) < 0.5
+    """Colours of paper and pen, [N, 3, 1, 1] in 0..1, whose luminances differ by the drawn contrast."""
+    contrast = quantised(uniform(count, config.contrast_min, config.contrast_max, rng) / 255)
+    paper = uniform(count, 0.1, 0.9, rng)
+    lighter = uniform(count, 0, 1, rng) < 0.5
     lighter = torch.where(paper + contrast > 0.97, False, lighter | (paper - contrast < 0.03))
     pen = paper + torch.where(lighter, contrast, -contrast)
     return _coloured(paper, rng), _coloured(pen, rng)
 
 
 def _coloured(luminance: Tensor, rng: torch.Generator) -> Tensor:
-    """Random colours [N, 3, 1, 1] of exactly these luminances [N]."""
-    direction = torch.randn(len(luminance), 3, generator=rng)
+    """Random colours [N, 3, 1, 1] of these luminances [N]."""
+    direction = gaussian((len(luminance), 3), rng)
     direction = direction - (direction @ LUMINANCE)[:, None]
     room = torch.where(direction > 0, 1 - luminance[:, None], luminance[:, None]) / direction.abs().clamp(min=1e-6)
-    saturation = torch.rand(len(luminance), generator=rng) * room.amin(1)
-    return (luminance[:, None] + direction * saturation[:, None])[:, :, None, None]
+    saturation = uniform(len(luminance), 0, 1, rng) * room.amin(1)
+    return (luminance[:, None] + quantised(direction * saturation[:, None]))[:, :, None, None]
 
 
 def _gradient(count: int, strength: float, rng: torch.Generator) -> Tensor:
     """Light that grows from one side to the other, at most by `strength` from the middle to the edge: [N, 1, 32, 32]."""
-    angle = _uniform(count, 0, 2 * torch.pi, rng)
-    slope = torch.rand(count, generator=rng) * strength
-    axis = torch.linspace(-1, 1, SIDE)
-    across = (angle.cos() * slope).view(-1, 1, 1, 1) * axis
-    down = (angle.sin() * slope).view(-1, 1, 1, 1) * axis[:, None]
-    return across + down
+    cosine, sine = turned(uniform(count, 0, 1, rng))
+    slope = quantised(uniform(count, 0, 1, rng) * strength)
+    axis = quantised(torch.arange(SIDE, dtype=torch.float64) * 2 / (SIDE - 1) - 1)
+    across = quantised(cosine * slope).view(-1, 1, 1, 1) * axis
+    down = quantised(sine * slope).view(-1, 1, 1, 1) * axis[:, None]
+    return quantised(across + down)
 
 
 def _texture(count: int, strength: float, rng: torch.Generator) -> Tensor:
     """Smooth random patches of two sizes, grey and coloured, of standard deviation up to about `strength`: [N, 3, 32, 32]."""
-    coarse = torch.randn(count, 3, 4, 4, generator=rng) + torch.randn(count, 1, 4, 4, generator=rng)
-    fine = torch.randn(count, 3, 11, 11, generator=rng) + torch.randn(count, 1, 11, 11, generator=rng)
+    coarse = gaussian((count, 3, 4, 4), rng) + gaussian((count, 1, 4, 4), rng)
+    fine = gaussian((count, 3, 11, 11), rng) + gaussian((count, 1, 11, 11), rng)
     patches = _enlarged(coarse) + _enlarged(fine)
-    return patches * (0.5 * strength * torch.rand(count, 1, 1, 1, generator=rng))
+    return quantised(patches * quantised(0.5 * strength * uniform((count, 1, 1, 1), 0, 1, rng)))
 
 
 def _enlarged(patches: Tensor) -> Tensor:
-    return interpolate(patches, (SIDE, SIDE), mode="bicubic", align_corners=False)
-
-
-def _uniform(shape: int | tuple[int, ...], low: float, high: float, rng: torch.Generator) -> Tensor:
-    return torch.rand(shape, generator=rng) * (high - low) + low
+    size = patches.shape[-1]
+    weights = cubic_weights((torch.arange(SIDE, dtype=torch.float64) + 0.5) * size / SIDE - 0.5, size, beyond=2)
+    return resampled(patches, weights, weights)

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from ntml_bench.data.base import DATASETS, Dataset, DatasetConfig, Split
+from ntml_bench.data.exact import linear_weights, resampled
 from ntml_bench.schema import number
 from ntml_bench.seeding import generator, stratified
 
 CLASS_NAMES = tuple("0123456789")
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,9 @@ class Digits(Dataset[DigitsConfig]):
         return self._enlarged(train), self._enlarged(test), CLASS_NAMES
 
     def _enlarged(self, split: Split) -> Split:
-        size = (self.config.image_size, self.config.image_size)
-        grey = interpolate(split.images, size, mode="bilinear", align_corners=False)
+        size, source = self.config.image_size, split.images.shape[-1]
+        weights = linear_weights((torch.arange(size, dtype=torch.float64) + 0.5) * source / size - 0.5, source)
+        grey = resampled(split.images, weights, weights)
         return Split((grey * 255).round().to(torch.uint8).repeat(1, 3, 1, 1), split.labels)
 
 

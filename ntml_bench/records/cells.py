@@ -59,6 +59,8 @@ class Cell:
     training_images: int | None = None
     """As counted in the run, and so is the next; None where that was not written down."""
     test_images: int | None = None
+    computed: str | None = None
+    """On what kind of device, in which precision, with how many threads, in words; None where that was not written down."""
     stages: Mapping[str, Metrics] = field(default_factory=dict, hash=False)
     """Models between the stages of the defense, which it had measured."""
     options: Labels = NO_OPTIONS
@@ -132,8 +134,20 @@ def _done(record: Mapping[str, Any], place: dict[str, Any], needs: tuple[str, ..
         seconds=_number(record["seconds"]["total"]),
         training_images=_count(data.get("training_images")),
         test_images=_count(data.get("test_images")),
+        computed=_computed(record.get("environment") or {}),
         stages={str(name): _metrics(values) for name, values in (record.get("stages") or {}).items()},
     )
+
+
+def _computed(environment: Mapping[str, Any]) -> str | None:
+    """The threads count on a CPU only: a GPU computes the same whatever waits for it."""
+    if not environment.keys() >= {"device", "half_precision", "threads"}:
+        return None
+    precision = "bfloat16" if environment["half_precision"] else "float32"
+    if environment["device"] != "cpu":
+        return f"GPU, {precision}"
+    threads = _count(environment["threads"])
+    return f"CPU, {precision}, {threads} {'thread' if threads == 1 else 'threads'}"
 
 
 def _metrics(values: Mapping[str, Any]) -> Metrics:

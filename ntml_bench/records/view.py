@@ -1,5 +1,6 @@
 """What every rendering shows, as text: headers, the words in a cell, the caption, the list of what is unfinished."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -176,7 +177,7 @@ def legend(summary: Summary, sections: Sections, best_mark: str) -> list[str]:
         if any(not found for block in summary.blocks for found in block.needs.values()):
             codes.append("0: nothing")
         lines.append(f"What a defense needs besides the model: {'; '.join(codes)}.")
-    lines += [*_origin(summary), *searched(summary)]
+    lines += [*_origin(summary), *_computed(summary), *searched(summary)]
     return lines + reconstructions(summary.blocks)
 
 
@@ -203,6 +204,15 @@ def _origin(summary: Summary) -> list[str]:
     )
     parts = [f"Values of the methods: {', '.join(families)}."] if families else []
     return [" ".join([*parts, f"Recipe of the trainings: {', '.join(recipes)}."])] if recipes else parts
+
+
+def _computed(summary: Summary) -> list[str]:
+    """In which ways the cells were computed, where there are several: each rounds otherwise."""
+    ways = Counter(cell.computed for cell in summary.cells if cell.computed is not None)
+    if len(ways) < 2:
+        return []
+    parts = "; ".join(f"{way} ({count} {'cell' if count == 1 else 'cells'})" for way, count in ways.most_common())
+    return [f"Cells were computed in different ways, which alone can move single cells by tens of points: {parts}."]
 
 
 def unfinished(summary: Summary) -> list[str]:
