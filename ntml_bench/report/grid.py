@@ -19,6 +19,8 @@ BETTER = {
     "defense_effectiveness_rating": "higher is better",
 }
 
+BEST, RIVAL = "best of the row (highest mean DER)", "not distinguishable from the best of the row"
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -53,6 +55,8 @@ class Number:
     metric: Metric
     text: str
     deviation: str
+    interval: str
+    unstable: bool
     value: float | None
     step: int | None
     undefended: str
@@ -61,7 +65,8 @@ class Number:
 
 @dataclass(frozen=True)
 class Place:
-    """A cell of the table. `sources`: the sweep's cells behind it; `verdict`: beside a published number, in words."""
+    """A cell of the table. `sources`: the sweep's cells behind it; `standing`: what `best` says of it;
+    `verdict`: beside a published number, in words."""
 
     id: str
     kind: str
@@ -73,6 +78,7 @@ class Place:
     basis: str
     note: str
     best: bool
+    standing: str
     verdict: str
     sources: tuple[Cell, ...] = field(hash=False)
 
@@ -164,6 +170,9 @@ class _Builder:
             basis=_basis(entry, column, average),
             note=first.note,
             best=first.best,
+            standing="best of the row (highest mean DER)"
+            if name == row.best
+            else "not distinguishable from the best of the row",
             verdict=_verdict(line),
             sources=() if average else self._sources(row.attack, name),
         )
@@ -175,6 +184,8 @@ class _Builder:
             metric=metric,
             text=shown.numbers if entry.done else NO_NUMBER,
             deviation=shown.deviations,
+            interval=shown.intervals,
+            unstable=shown.unstable,
             value=value,
             step=None if value is None else self.scales[metric.name].step(value),
             undefended=NO_NUMBER if undefended is None else f"{undefended:.1f}",
