@@ -32,6 +32,7 @@ def seeded(
                 found[defense] = metrics(float(clean), float(success), float(100 - success))
             for defense, after in found.items():
                 cell = entry(attack, defense, seed, settings=settings)
+                cell |= {"engine": 1, "versions": {"attack": 1, "defense": 1}}
                 cells.append(cell)
                 done = record(cell, after, found.get("none"), metrics(96.0 + 0.1 * (seed % 3), 1.0 + seed % 2, 95.0))
                 done["data"] = {"fingerprint": "0123456789abcdef", "training_images": 6000, "test_images": 2000}

@@ -16,6 +16,7 @@ import torch
 
 from ntml_bench.app.environment import environment
 from ntml_bench.app.failure import describe, is_out_of_memory
+from ntml_bench.app.keys import ENGINE_VERSION
 from ntml_bench.app.settings import Settings
 from ntml_bench.app.stages import Stages
 from ntml_bench.data import ImageData
@@ -148,6 +149,8 @@ class Cell:
             "key": self.key,
             "seed": self.settings.general.seed,
             "needs": list(self.settings.defense.needs),
+            "engine": ENGINE_VERSION,
+            "versions": {"attack": self.settings.attack.version, "defense": self.settings.defense.version},
             "settings": self.resolved_settings(),
             "artifacts": self.stages.keys.artifacts(self.has_floor),
             **{group: labels[group] for group in ("dataset", "model", "attack", "defense")},

@@ -127,6 +127,10 @@ def _checked(entry: Any) -> dict[str, Any]:
     for name in NAMES:
         if not isinstance(entry[name], str):
             raise ValueError(f"the {name} of cell {key} is {entry[name]!r:.80}")
+    versions = entry.get("versions", {})
+    numbers = [entry.get("engine", 0), *(versions.values() if isinstance(versions, dict) else ["none"])]
+    if not all(type(number) is int for number in numbers):
+        raise ValueError(f"the versions of cell {key} are {numbers!r:.80}")
     artifacts = entry.get("artifacts", [])
     if not isinstance(artifacts, list) or not all(isinstance(name, str) and ARTIFACT.fullmatch(name) for name in artifacts):
         raise ValueError(f"the artifacts of cell {key} are {artifacts!r:.80}")

@@ -145,6 +145,10 @@ def _shown(
     )
 
 
+def counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 RECONSTRUCTIONS = {
     "nt_ml": "nt_ml is a reconstruction from the abstract of NT-ML (arXiv 2508.05404), not the authors' code;"
     " its numbers are not the paper's.",

@@ -8,7 +8,18 @@ from ntml_bench.records.labels import option_of
 from ntml_bench.records.published.comparison import Line
 from ntml_bench.records.published.reference import COMPARED
 from ntml_bench.records.summary import METRICS, NONE, Block, Entry, Row, Summary
-from ntml_bench.records.view import LEGEND, NO_NUMBER, SHORT, Column, Shown, columns_of, heading_of, shown_row, split_label
+from ntml_bench.records.view import (
+    LEGEND,
+    NO_NUMBER,
+    SHORT,
+    Column,
+    Shown,
+    columns_of,
+    counted,
+    heading_of,
+    shown_row,
+    split_label,
+)
 from ntml_bench.report.data import Report
 from ntml_bench.report.heat import Scale, scale_of
 
@@ -203,17 +214,13 @@ def _basis(entry: Entry, column: Column, average: bool) -> str:
     if not entry.done:
         return "no such cell in this sweep" if not entry.planned else f"{entry.planned} planned"
     if average:
-        return f"mean over {_counted(entry.done, 'attack')}" + ("" if entry.complete else f" of {entry.planned}")
+        return f"mean over {counted(entry.done, 'attack')}" + ("" if entry.complete else f" of {entry.planned}")
     if column.kind == "floor":
         return "a clean model under the same trigger; mean only"
     if entry.planned == 1:
         return "a single run, no deviation"
-    done = _counted(entry.done, "seed") if entry.complete else f"{entry.done} of {entry.planned} seeds"
+    done = counted(entry.done, "seed") if entry.complete else f"{entry.done} of {entry.planned} seeds"
     return f"mean over {done}" + (" and sample standard deviation" if entry.done > 1 else "")
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _published(line: Line | None, metric: str) -> str:
