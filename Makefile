@@ -8,6 +8,8 @@ ARGS ?=
 named = $(patsubst $(1)=%,%,$(filter $(1)=%,$(ARGS)))
 SWEEP = $(or $(call named,sweep),digits_table)
 OUTPUTS = $(or $(call named,outputs),outputs)
+# The kept table that it is checked against; where its settings are other ones, that is said and nothing is checked.
+AGAINST ?= outputs/reference/digits_table
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
@@ -18,9 +20,10 @@ help: ## list the targets
 
 install: .venv/.installed ## make .venv and install the project into it
 
-table: .venv/.installed ## run the sweep of the 6 x 6 table (stored cells are not run again), print it, write its report
+table: .venv/.installed ## run the sweep of the 6 x 6 table (stored cells are not run again), print it, write its report, check it against the kept one
 	.venv/bin/ntml-bench -cd sweeps -cn digits_table $(ARGS)
 	@.venv/bin/ntml-report $(SWEEP) --outputs $(OUTPUTS)
+	@.venv/bin/ntml-table $(SWEEP) --outputs $(OUTPUTS) --against $(AGAINST) --brief || test $$? -eq 2
 
 bench: .venv/.installed ## time training, inference and sweeps on this machine (ARGS="--help" lists options)
 	.venv/bin/python -m ntml_bench.bench $(ARGS)

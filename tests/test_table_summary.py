@@ -10,7 +10,8 @@ from table_records import entry, golden, metrics, record, write, write_artifact,
 
 from ntml_bench.errors import UserError
 from ntml_bench.records.cells import Cell, Metrics, Sweep, read_sweep
-from ntml_bench.records.summary import Entry, Statistic, Summary, best_defense, statistic, summarise
+from ntml_bench.records.statistic import Statistic, statistic
+from ntml_bench.records.summary import Entry, Summary, best_defense, summarise
 from ntml_bench.store import Store
 
 ACC, ASR, RA, DER = "clean_accuracy", "attack_success_rate", "robust_accuracy", "defense_effectiveness_rating"

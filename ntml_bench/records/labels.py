@@ -75,7 +75,7 @@ def _origins(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     for name, cell in zip(sets, cells, strict=True):
         data, code = cell["data"], cell["code"]
         origin = {"engine": str(code["engine"])}
-        origin |= {f"{group}.code": _code(code[group]) for group in ("attack", "defense", "model") if group in code}
+        origin |= {f"{group}.code": code_text(code[group]) for group in ("attack", "defense", "model") if group in code}
         if len(images[name]) > 1:
             origin["dataset.folder"] = str(data["folder"])
             if len(in_folder[name, data["folder"]]) > 1:
@@ -84,7 +84,7 @@ def _origins(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     return origins
 
 
-def _code(code: Any) -> str:
+def code_text(code: Any) -> str:
     """A version, and the first digits of a source from outside the package."""
     if isinstance(code, str):
         return code[:8]

@@ -127,9 +127,21 @@ def _checked(entry: Any) -> dict[str, Any]:
     for name in NAMES:
         if not isinstance(entry[name], str):
             raise ValueError(f"the {name} of cell {key} is {entry[name]!r:.80}")
+    _check_origin(entry)
     artifacts = entry.get("artifacts", [])
     if not isinstance(artifacts, list) or not all(isinstance(name, str) and ARTIFACT.fullmatch(name) for name in artifacts):
         raise ValueError(f"the artifacts of cell {key} are {artifacts!r:.80}")
     if not isinstance(entry.get("settings") or {}, Mapping):
         raise ValueError(f"the settings of cell {key} are {entry['settings']!r:.80}")
     return entry
+
+
+def _check_origin(entry: Mapping[str, Any]) -> None:
+    """Of what images and code a cell was made; manifests of before do not say it."""
+    data, code = entry.get("data"), entry.get("code")
+    if data is not None and not (isinstance(data["whole"], str) and isinstance(data["folder"], str | None)):
+        raise ValueError(f"the data of cell {entry['key']} are {data!r:.80}")
+    if code is not None:
+        versions = [code["engine"], *(code[group]["version"] for group in ("attack", "defense"))]
+        if not all(type(version) is int for version in versions):
+            raise ValueError(f"the versions of cell {entry['key']} are {versions!r:.80}")

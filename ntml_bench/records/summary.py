@@ -5,23 +5,15 @@ Nothing is formatted here. All numbers are percent, 0 to 100, but for counts.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 from statistics import fmean
 
 from ntml_bench.records.cells import Cell, Metrics, Sweep
 from ntml_bench.records.labels import option_of
+from ntml_bench.records.rivals import rivals_of
+from ntml_bench.records.statistic import Statistic, statistic
 
 NONE = "none"
 METRICS = ("clean_accuracy", "attack_success_rate", "robust_accuracy", "defense_effectiveness_rating")
-
-
-@dataclass(frozen=True)
-class Statistic:
-    """A mean and, for two or more values, the sample standard deviation (n - 1)."""
-
-    mean: float
-    deviation: float | None
-    n: int
 
 
 @dataclass(frozen=True)
@@ -54,13 +46,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """One attack: the undefended model, the floor, and an entry a defense; `best` names the best defense, if any."""
+    """One attack: the undefended model, the floor, and an entry a defense; `best` names the one of the highest rating, if any.
+
+    `rivals`: those that the seeds do not tell apart from it, where there are three or more.
+    """
 
     attack: str
     undefended: Entry
     floor: Entry
     defenses: Mapping[str, Entry]
     best: str | None
+    rivals: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -107,16 +103,6 @@ def summarise(sweep: Sweep) -> Summary:
     return Summary(sweep.name, sweep.cells, tuple(blocks), sweep.objective)
 
 
-def statistic(values: Sequence[float]) -> Statistic | None:
-    """Mean and sample standard deviation; None of nothing, no deviation of a single value."""
-    if not values:
-        return None
-    mean = fmean(values)
-    if len(values) == 1:
-        return Statistic(mean, None, 1)
-    return Statistic(mean, sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1)), len(values))
-
-
 def _block(dataset: str, model: str, cells: Sequence[Cell]) -> Block:
     defenses = tuple(dict.fromkeys(cell.defense for cell in cells if option_of(cell.defense) != NONE))
     needs = needs_of(cells, defenses)
@@ -143,7 +129,8 @@ def row_of(attack: str, cells: Sequence[Cell], defenses: Sequence[str]) -> Row:
     # The clean model may be one for all seeds, so a deviation over them would claim repetitions that there were not.
     means = {metric: found and Statistic(found.mean, None, found.n) for metric, found in _values(floors.values()).items()}
     floor = Entry(means, len(floors), len(floors))
-    return Row(attack, _undefended(cells, seeds), floor, entries, best_defense(entries))
+    best = best_defense(entries)
+    return Row(attack, _undefended(cells, seeds), floor, entries, best, rivals_of(best, _complete(entries), cells))
 
 
 def _entry(cells: Sequence[Cell], numbers: Callable[[Cell], Mapping[str, float | None]]) -> Entry:
@@ -201,6 +188,10 @@ def best_defense(entries: Mapping[str, Entry]) -> str | None:
     return max(rated)[3] if rated else None
 
 
+def _complete(entries: Mapping[str, Entry]) -> list[str]:
+    return [name for name, entry in entries.items() if entry.complete]
+
+
 def _average(by_attack: Mapping[str, Sequence[Cell]], rows: Sequence[Row], defenses: Sequence[str]) -> Row:
     """Averages over attacks, of complete entries only.
 
@@ -228,7 +219,9 @@ def _average(by_attack: Mapping[str, Sequence[Cell]], rows: Sequence[Row], defen
         lambda cells: {seed: _plain(found) for seed, found in _first_by_seed(cells, lambda cell: cell.before).items()},
     )
     floor = column(lambda row: row.floor, lambda cells: {})
-    return Row("average", undefended, floor, entries, best_defense(entries))
+    best = best_defense(entries)
+    cells = [cell for group in by_attack.values() for cell in group]
+    return Row("average", undefended, floor, entries, best, rivals_of(best, _complete(entries), cells))
 
 
 def _average_of(

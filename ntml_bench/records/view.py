@@ -10,6 +10,7 @@ from ntml_bench.errors import unknown
 from ntml_bench.objective import described
 from ntml_bench.records.cells import Cell
 from ntml_bench.records.labels import option_of
+from ntml_bench.records.scatter import NO_NUMBER, UNSTABLE, best_of, interval_text, scatter_notes
 from ntml_bench.records.summary import METRICS, Block, Entry, Row, Summary
 
 SHORT = {
@@ -27,7 +28,6 @@ LEGEND = {
     "DER": "defense effectiveness rating, (max(0, ASR drop) - max(0, ACC drop) + 100) / 2 in percent; 50 is no effect",
 }
 NEEDS = {"clean_budget": ("B", "the clean budget"), "poisoned_training_set": ("P", "the poisoned training set")}
-NO_NUMBER = "\N{EN DASH}"
 DROP = "↓"
 DROP_POINTS = 10.0
 """A clean accuracy this many points below the undefended model's gets a mark: a low ASR alone is no success."""
@@ -71,13 +71,23 @@ class Column:
 
 @dataclass(frozen=True)
 class Shown:
-    """A cell of the table in words: numbers, their deviations, and a note where seeds are missing."""
+    """A cell of the table in words: numbers, their deviations and intervals, and a note where seeds are missing.
+
+    `best`: the best of the row, or not distinguishable from it.
+    """
 
     numbers: str
     deviations: str
     note: str
     best: bool
     attack_success_rate: float | None
+    intervals: str = ""
+    unstable: bool = False
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader must know before believing the numbers."""
+        return [text for text in (self.note, UNSTABLE if self.unstable else "") if text]
 
 
 def columns_of(block: Block) -> list[Column]:
@@ -105,7 +115,7 @@ def shown_row(row: Row, section: Sequence[str], *, average: bool = False) -> lis
     reference = row.undefended.mean("clean_accuracy")
     shown = [_shown(row.floor, section, average=average), _shown(row.undefended, section, average=average)]
     for name, entry in row.defenses.items():
-        shown.append(_shown(entry, section, reference, best=name == row.best, average=average))
+        shown.append(_shown(entry, section, reference, best=name == row.best or name in row.rivals, average=average))
     return shown
 
 
@@ -117,11 +127,12 @@ def _shown(
     if average and not entry.complete:
         # An average over some of the attacks is not to be held against one over all.
         reference = None
-    numbers, deviations = [], []
-    for metric in section:
-        found = entry.values.get(metric)
+    numbers, deviations, intervals = [], [], []
+    found_values = [entry.values.get(metric) for metric in section]
+    for metric, found in zip(section, found_values, strict=True):
         numbers.append(NO_NUMBER if found is None else f"{found.mean:.1f}")
         deviations.append(NO_NUMBER if found is None or found.deviation is None else f"±{found.deviation:.1f}")
+        intervals.append(interval_text(found))
         if metric == "clean_accuracy" and found and reference is not None and reference - found.mean >= DROP_POINTS:
             numbers[-1] += DROP
     return Shown(
@@ -130,7 +141,13 @@ def _shown(
         "" if entry.complete else f"{entry.done} of {entry.planned}",
         best,
         entry.mean("attack_success_rate"),
+        " / ".join(intervals) if any(text != NO_NUMBER for text in intervals) else "",
+        any(found is not None and found.unstable for found in found_values),
     )
+
+
+def counted(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 RECONSTRUCTIONS = {
@@ -165,12 +182,12 @@ def legend(summary: Summary, sections: Sections, best_mark: str) -> list[str]:
         "floor: a clean model of the same recipe under the same trigger (mean only); no defense can be expected below it."
         " none: the backdoored model, undefended."
     )
-    marks = f"{best_mark}: best defense of the row, the highest mean DER."
+    marks = f"{best_mark}: {best_of(summary)}."
     if "ACC" in used:
         marks += f" {DROP}: ACC at least {DROP_POINTS:.0f} points below the undefended model."
     if any(block.average for block in summary.blocks):
         marks += " average: over the attacks; 'k of n': only k of n attacks are complete."
-    lines.append(marks)
+    lines += [marks, *scatter_notes(summary)]
     needs = dict.fromkeys(need for block in summary.blocks for found in block.needs.values() for need in found)
     if any(block.defenses for block in summary.blocks):
         codes = [f"{code}: {words}" for need in needs for code, words in [NEEDS.get(need, (need, need))]]

@@ -8,7 +8,18 @@ from ntml_bench.records.labels import option_of
 from ntml_bench.records.published.comparison import Line
 from ntml_bench.records.published.reference import COMPARED
 from ntml_bench.records.summary import METRICS, NONE, Block, Entry, Row, Summary
-from ntml_bench.records.view import LEGEND, NO_NUMBER, SHORT, Column, Shown, columns_of, heading_of, shown_row, split_label
+from ntml_bench.records.view import (
+    LEGEND,
+    NO_NUMBER,
+    SHORT,
+    Column,
+    Shown,
+    columns_of,
+    counted,
+    heading_of,
+    shown_row,
+    split_label,
+)
 from ntml_bench.report.data import Report
 from ntml_bench.report.heat import Scale, scale_of
 
@@ -18,6 +29,8 @@ BETTER = {
     "robust_accuracy": "higher is better",
     "defense_effectiveness_rating": "higher is better",
 }
+
+BEST, RIVAL = "best of the row (highest mean DER)", "not distinguishable from the best of the row"
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,8 @@ class Number:
     metric: Metric
     text: str
     deviation: str
+    interval: str
+    unstable: bool
     value: float | None
     step: int | None
     undefended: str
@@ -61,7 +76,8 @@ class Number:
 
 @dataclass(frozen=True)
 class Place:
-    """A cell of the table. `sources`: the sweep's cells behind it; `verdict`: beside a published number, in words."""
+    """A cell of the table. `sources`: the sweep's cells behind it; `standing`: what `best` says of it;
+    `verdict`: beside a published number, in words."""
 
     id: str
     kind: str
@@ -73,6 +89,7 @@ class Place:
     basis: str
     note: str
     best: bool
+    standing: str
     verdict: str
     sources: tuple[Cell, ...] = field(hash=False)
 
@@ -164,6 +181,9 @@ class _Builder:
             basis=_basis(entry, column, average),
             note=first.note,
             best=first.best,
+            standing="best of the row (highest mean DER)"
+            if name == row.best
+            else "not distinguishable from the best of the row",
             verdict=_verdict(line),
             sources=() if average else self._sources(row.attack, name),
         )
@@ -175,6 +195,8 @@ class _Builder:
             metric=metric,
             text=shown.numbers if entry.done else NO_NUMBER,
             deviation=shown.deviations,
+            interval=shown.intervals,
+            unstable=shown.unstable,
             value=value,
             step=None if value is None else self.scales[metric.name].step(value),
             undefended=NO_NUMBER if undefended is None else f"{undefended:.1f}",
@@ -192,17 +214,13 @@ def _basis(entry: Entry, column: Column, average: bool) -> str:
     if not entry.done:
         return "no such cell in this sweep" if not entry.planned else f"{entry.planned} planned"
     if average:
-        return f"mean over {_counted(entry.done, 'attack')}" + ("" if entry.complete else f" of {entry.planned}")
+        return f"mean over {counted(entry.done, 'attack')}" + ("" if entry.complete else f" of {entry.planned}")
     if column.kind == "floor":
         return "a clean model under the same trigger; mean only"
     if entry.planned == 1:
         return "a single run, no deviation"
-    done = _counted(entry.done, "seed") if entry.complete else f"{entry.done} of {entry.planned} seeds"
+    done = counted(entry.done, "seed") if entry.complete else f"{entry.done} of {entry.planned} seeds"
     return f"mean over {done}" + (" and sample standard deviation" if entry.done > 1 else "")
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _published(line: Line | None, metric: str) -> str:

@@ -17,7 +17,9 @@ from markupsafe import Markup
 
 from ntml_bench import __version__
 from ntml_bench.records.published.view import headline, preface, remarks
-from ntml_bench.records.view import DEFAULT_SECTIONS, legend, reconstructions, status, unfinished
+from ntml_bench.records.significance import rankings_of
+from ntml_bench.records.significance_view import ABOUT_RANKS, findings, heading_of_ranking
+from ntml_bench.records.view import DEFAULT_SECTIONS, heading_of, legend, reconstructions, status, unfinished
 from ntml_bench.report.data import Gallery, Report
 from ntml_bench.report.figures.colours import DARK, LIGHT
 from ntml_bench.report.figures.drawing import Drawing
@@ -49,6 +51,8 @@ def render_report(report: Report, drawings: Iterable[Drawing] = (), links: Mappi
         several_blocks=len(grids) > 1,
         legend=[line for line in legend(summary, DEFAULT_SECTIONS, BEST) if line not in said],
         unfinished=unfinished(summary),
+        ranked=_ranked(report),
+        about_ranks=ABOUT_RANKS,
         comparison=comparison,
         comparison_headline=headline(comparison) if comparison else "",
         comparison_preface=preface(comparison) if comparison else (),
@@ -58,6 +62,16 @@ def render_report(report: Report, drawings: Iterable[Drawing] = (), links: Mappi
         made=made_of(report),
         records=list(shown_records(report, links or {})),
     )
+
+
+def _ranked(report: Report) -> list[tuple[str, list[str]]]:
+    """What the tests of each ranking found, below its heading."""
+    blocks = report.summary.blocks
+    return [
+        (heading_of_ranking(ranking) + (f" ({heading_of(block)})" if len(blocks) > 1 else ""), findings(ranking))
+        for block in blocks
+        for ranking in rankings_of(block, report.summary.cells_of(block))
+    ]
 
 
 def render_gallery(gallery: Gallery) -> str:

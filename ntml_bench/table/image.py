@@ -127,7 +127,7 @@ def _draw_cell(axes: Axes, shown: Shown, left: float, upper: float) -> None:
     if shown.best:
         frame = (left + 0.035, upper + 0.035), CELL_WIDTH - 0.07, CELL_HEIGHT - 0.07
         axes.add_patch(Rectangle(*frame, facecolor="none", edgecolor=BEST, linewidth=2.2))
-    small = ", ".join(text for text in (shown.deviations, shown.note) if text)
+    small = ", ".join(text for text in (shown.deviations, *shown.remarks) if text)
     middle = upper + CELL_HEIGHT / 2
     numbers = f"★ {shown.numbers}" if shown.best else shown.numbers
     is_number = any(character.isdigit() for character in numbers)

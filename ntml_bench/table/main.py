@@ -6,17 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ntml_bench.errors import UserError, unknown
+from ntml_bench.records.against.check import EXIT_CODES, Check, check, find_reference
 from ntml_bench.records.find import find_sweep
 from ntml_bench.records.keep import keep_sweep
 from ntml_bench.records.published.comparison import compare
 from ntml_bench.records.published.reference import read_reference, reference_names
 from ntml_bench.records.view import DEFAULT_METRICS, parse_sections
+from ntml_bench.table.against_files import write_check
 from ntml_bench.table.comparison_files import write_comparison
 from ntml_bench.table.render import FORMATS, render_sweep, written
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; 0 when rendered (an unfinished sweep too), 2 for a user's mistake."""
+    """Entry point; 0 when rendered (an unfinished sweep too), 2 for a user's mistake.
+
+    With `--against`: 0 reproduced, 1 not, 2 where nothing can be compared or decided.
+    """
     options = _parser().parse_args(arguments)
     try:
         sections = parse_sections(options.metrics)
@@ -24,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What was asked for is checked before anything is written.
         formats = _formats(options.format)
         reference = read_reference(options.reference) if options.reference is not None else None
+        checked = _checked(options, folder)
+        if options.brief and checked is not None:
+            return _brief(checked)
         if options.keep:
             kept = options.outputs / "reference" / folder.resolve().name
             keep_sweep(folder, kept)
@@ -36,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Imported here so that --help is quick.
     from rich.console import Console
 
+    from ntml_bench.table.against_terminal import print_check
     from ntml_bench.table.comparison_terminal import print_comparison
     from ntml_bench.table.terminal import print_table
 
@@ -47,9 +56,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if comparison:
             print_comparison(comparison, console)
             console.print()
-    for path in (*written(target, formats), *(write_comparison(comparison, target) if comparison else ())):
+        if checked:
+            print_check(checked, console)
+            console.print()
+    paths = [*written(target, formats), *(write_comparison(comparison, target) if comparison else ())]
+    for path in (*paths, *(write_check(checked, target) if checked else ())):
         print(path)
-    return 0
+    return EXIT_CODES[checked.verdict] if checked else 0
+
+
+def _checked(options: argparse.Namespace, folder: Path) -> Check | None:
+    if options.against is None:
+        if options.brief:
+            raise UserError("--brief goes with --against NAME")
+        return None
+    if options.keep:
+        raise UserError("--keep replaces a reference, --against compares with one; give one of the two")
+    return check(folder, find_reference(options.against, options.outputs))
+
+
+def _brief(checked: Check) -> int:
+    from rich.console import Console
+
+    from ntml_bench.table.against_terminal import print_brief
+
+    print_brief(checked, Console())
+    return EXIT_CODES[checked.verdict]
 
 
 def _formats(text: str | None) -> tuple[str, ...]:
@@ -87,6 +119,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"published numbers to set beside ours, in reference.md and reference.csv; one of {', '.join(reference_names())}",
     )
+    parser.add_argument(
+        "--against",
+        metavar="NAME",
+        help="a kept sweep of the same settings (a folder in OUTPUTS/reference, or any folder with a manifest) to check the"
+        " reproduction against, in against.md and against.json; exit code 0: reproduced, 1: not, 2: nothing to compare",
+    )
+    parser.add_argument("--brief", action="store_true", help="with --against: only print the verdict, in three lines at most")
     return parser
 
 

@@ -50,7 +50,9 @@ def column_head(column: Column) -> str:
 
 def cell_text(shown: Shown) -> str:
     numbers = f"**{shown.numbers}**" if shown.best else shown.numbers
-    return "<br>".join([numbers, *(f"<sub>{extra}</sub>" for extra in (shown.deviations, shown.note) if extra)])
+    return "<br>".join(
+        [numbers, *(f"<sub>{extra}</sub>" for extra in (shown.deviations, shown.intervals, ", ".join(shown.remarks)) if extra)]
+    )
 
 
 def escaped(text: str) -> str:

@@ -10,7 +10,8 @@ from statistics import fmean
 
 from ntml_bench.records.cells import Cell, Metrics
 from ntml_bench.records.labels import option_of
-from ntml_bench.records.summary import NONE, Statistic, Summary, statistic
+from ntml_bench.records.statistic import Statistic, statistic
+from ntml_bench.records.summary import NONE, Summary
 from ntml_bench.records.view import STAGE_METRICS, heading_of
 from ntml_bench.table.markdown import escaped, table_line
 

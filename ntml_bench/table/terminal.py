@@ -128,6 +128,6 @@ def _cell(shown: Shown, plain: Callable[[str], str]) -> Text:
     text = Text(numbers + (BEST_MARK if shown.best else ""), "bold green" if shown.best else STYLES.get(numbers, ""))
     if shown.deviations:
         text.append("\n" + plain(shown.deviations).replace(" / ", "/"), "dim")
-    if shown.note:
-        text.append("\n" + shown.note, "yellow")
+    for remark in shown.remarks:
+        text.append("\n" + remark, "yellow")
     return text

@@ -91,5 +91,5 @@ def _cell(column: Column, shown: Shown) -> str:
         style = f' style="--asr:{shown.attack_success_rate / 100 * MOST_OPAQUE:.2f}"'
     elif not any(character.isdigit() for character in shown.numbers):
         names.append("unset")
-    small = "".join(f"<small>{escape(text)}</small>" for text in (shown.deviations, shown.note) if text)
+    small = "".join(f"<small>{escape(text)}</small>" for text in (shown.deviations, shown.intervals, *shown.remarks) if text)
     return f'<td class="{" ".join(names)}"{style}>{escape(shown.numbers)}{small}</td>'

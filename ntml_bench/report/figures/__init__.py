@@ -12,6 +12,7 @@ from ntml_bench.report.figures.gallery import galleries
 from ntml_bench.report.figures.names import Names
 from ntml_bench.report.figures.places import datasets_of, places_of
 from ntml_bench.report.figures.plane import planes
+from ntml_bench.report.figures.ranks import rankings
 from ntml_bench.report.figures.text import clean
 
 __all__ = ["Drawing", "drawings"]
@@ -29,5 +30,5 @@ def _drawings(report: Report) -> Iterator[Drawing]:
     for dataset in datasets:
         yield from galleries(dataset, report.galleries, names, several=len(datasets) > 1)
     for place in places_of(report, names):
-        for kind in (planes, curves, confidences, features):
+        for kind in (planes, rankings, curves, confidences, features):
             yield from kind(place)

@@ -12,7 +12,7 @@ from ntml_bench.files import write_file
 from ntml_bench.report.figures.style import plain_style
 from ntml_bench.report.figures.svg import inline_svg
 
-Kind = Literal["gallery", "plane", "curves", "confidence", "features"]
+Kind = Literal["gallery", "plane", "ranks", "curves", "confidence", "features"]
 DOTS_PER_INCH = 300
 # No date and no version, so that the same figure is the same file.
 METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from ntml_bench.records.summary import Statistic
+from ntml_bench.records.statistic import Statistic
 from ntml_bench.records.view import LEGEND, SHORT, Sections, reconstructions, searched, status
 from ntml_bench.table.ablation.axis import Axis, axis_of
 from ntml_bench.table.ablation.data import Ablation

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ntml_bench.records.summary import NONE, Entry, Row, Statistic
+from ntml_bench.records.statistic import Statistic
+from ntml_bench.records.summary import NONE, Entry, Row
 from ntml_bench.table.ablation.data import Ablation, Part
 from ntml_bench.table.ablation.settings import Setting
 
