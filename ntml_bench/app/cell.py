@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
+from math import floor
 from pathlib import Path
 from socket import gethostname
 from typing import Any
@@ -21,7 +22,7 @@ from ntml_bench.app.settings import Settings
 from ntml_bench.app.stages import Stages
 from ntml_bench.data import ImageData
 from ntml_bench.data.budget import clean_budget
-from ntml_bench.defenses.base import CLEAN_BUDGET, POISONED_TRAINING_SET
+from ntml_bench.defenses.base import POISONED_TRAINING_SET
 from ntml_bench.engine import Engine
 from ntml_bench.errors import UserError
 from ntml_bench.evaluation import defense_effectiveness_rating
@@ -29,6 +30,7 @@ from ntml_bench.files import StorageError
 from ntml_bench.models import Classifier, ModelConfig, make_classifier
 from ntml_bench.objective import CLEAN_BUDGET_ACCURACY, metric_of
 from ntml_bench.records.manifest import failure_path, running_path
+from ntml_bench.records.targets import Target
 from ntml_bench.store import Artifact, Store, key_of, plain, write_json
 
 RECORD_VERSION = 2
@@ -142,6 +144,14 @@ class Cell:
         metric = metric_of(name)
         return record[metric] if metric in record else record["after"][metric]
 
+    @property
+    def target(self) -> Target | None:
+        """What the attack aims at; None of a cell without an attack."""
+        labels, number = self.settings.labels, self.settings.attack.config.target_class
+        if self.settings.attack.config.name == "none":
+            return None
+        return Target(labels["dataset"], labels["attack"], number, self.data.class_names[number])
+
     def manifest_entry(self) -> dict[str, Any]:
         """What the table must know of a cell before it is done."""
         labels = self.settings.labels
@@ -152,6 +162,7 @@ class Cell:
             "settings": self.resolved_settings(),
             "data": self._data(),
             "code": code_of(self.settings),
+            "target_name": self.target and self.target.name,
             "artifacts": self.stages.keys.artifacts(self.has_floor),
             **{group: labels[group] for group in ("dataset", "model", "attack", "defense")},
         }
@@ -224,6 +235,7 @@ class Cell:
                     "training_images": len(self.data.train),
                     "test_images": len(self.data.test),
                     "classes": list(self.data.class_names),
+                    "remarks": list(self.data.remarks),
                 },
                 "environment": environment(self.engine),
             },
@@ -236,16 +248,33 @@ class Cell:
         attack, defense, general = settings.attack, settings.defense, settings.general
         class_sizes = torch.bincount(data.train.labels.cpu(), minlength=data.num_classes)
         attack.check(class_sizes, data.image_shape)
+        self._check_target()
         if POISONED_TRAINING_SET in defense.needs and not general.defender_has_training_set:
             raise UserError(
                 f"defense {defense.config.name} needs the poisoned training set, but defender_has_training_set is false; "
                 "set it to true or choose a defense that needs the clean budget only"
             )
-        if CLEAN_BUDGET in defense.needs:
-            # Which images the attack takes is not known yet; that there would be too few without any attack is.
-            untouched = torch.ones(len(data.train), dtype=torch.bool)
+        if defense.config.name != "none" or general.objective == CLEAN_BUDGET_ACCURACY:
+            # Which images the attack takes is not known yet; how many it leaves is.
+            untouched = torch.arange(len(data.train)) >= attack.touched(len(data.train))
             clean_budget(data.train.labels, untouched, general.clean_budget, general.seed)
         defense.check(_untrained(settings.model, data.num_classes, data.image_shape), data.image_shape)
+
+    def _check_target(self) -> None:
+        """Raise UserError where the attack could not be measured, or would poison nothing."""
+        attack, data = self.settings.attack, self.data
+        target, rate = attack.config.target_class, attack.config.poisoning_rate
+        if attack.config.name != "none" and bool((data.test.labels == target).all()):
+            raise UserError(
+                f"attack.target_class is {target} ({data.class_names[target]!r}), the class of all {len(data.test)} test "
+                "images; allowed: a class beside which there are others, on whose images the attack is measured"
+            )
+        batch = min(self.settings.training.batch_size, len(data.train))
+        if attack.controls_training and rate > 0 and attack.touched(batch) == 0:
+            raise UserError(
+                f"training.batch_size is {batch} with attack.poisoning_rate {rate:g}: {attack.config.name} would "
+                f"poison no image of a batch; allowed: batches of at least {floor(0.5 / rate) + 1}"
+            )
 
 
 @lru_cache(maxsize=4)

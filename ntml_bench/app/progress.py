@@ -34,8 +34,12 @@ class Progress:
         return CellProgress(self, name)
 
     def note(self, text: str) -> None:
+        """A line that belongs to no cell, and that should not be overlooked."""
+        self._print(text, "yellow")
+
+    def say(self, text: str) -> None:
         """A line that belongs to no cell."""
-        self.console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        self._print(text, None)
 
     def close(self) -> None:
         self._bar.stop()
@@ -43,7 +47,10 @@ class Progress:
     def _finished(self, line: str, style: str | None) -> None:
         self._count += 1
         self._bar.advance(self._all)
-        self.console.print(f"[{self._count}/{self.total}] {line}", style=style, highlight=False, markup=False, soft_wrap=True)
+        self._print(f"[{self._count}/{self.total}] {line}", style)
+
+    def _print(self, line: str, style: str | None) -> None:
+        self.console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 class CellProgress:

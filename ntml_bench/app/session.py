@@ -1,7 +1,7 @@
 """What one process keeps over many cells: loaded data, progress, tracking, and the sweep's table at the end."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -17,6 +17,7 @@ from ntml_bench.app.runners import Runner
 from ntml_bench.app.schedule import Schedule, Task
 from ntml_bench.app.settings import Settings
 from ntml_bench.errors import UserError
+from ntml_bench.records.targets import target_lines
 from ntml_bench.table.render import render_sweep
 from ntml_bench.table.terminal import print_table
 from ntml_bench.tracking import Tracker
@@ -34,19 +35,25 @@ class Session:
         self.failed: list[str] = []
         self._data = LoadedData(resident)
         self._tracker: Tracker | None = None
+        self._said: set[str] = set()
 
     def cell(self, settings: Settings) -> Cell:
         """The cell of these settings, checked. Raises UserError."""
         self._tracker_of(settings)  # says now, not behind the first cell, that W&B is missing
         if settings.tracking.agent and self.progress.total > 1:
             raise UserError("tracking.agent=true: the run of a W&B agent holds one cell; a sweep of several has no such run")
-        return Cell(settings, self._data.of(settings))
+        data = self._data.of(settings)
+        for remark in data.remarks:
+            self._say_once(f"warning: dataset {settings.labels['dataset']}: {remark}", self.progress.note)
+        return Cell(settings, data)
 
     def run(self, cells: Sequence[Cell], runners: Sequence[Runner]) -> list[dict[str, Any] | None]:
         """The records of the cells, in their order, made where they are missing; None for a cell that failed.
 
         Each runner has a thread. A failure is on disk and in `failed`; the other cells go on.
         """
+        for line in target_lines(cell.target for cell in cells):
+            self._say_once(line, self.progress.say)
         records: dict[Cell, dict[str, Any] | None] = dict.fromkeys(cells)
         schedule = Schedule(cells)
         finished: SimpleQueue[Cell | BaseException] = SimpleQueue()
@@ -114,6 +121,11 @@ class Session:
 
     def close(self) -> None:
         self.progress.close()
+
+    def _say_once(self, line: str, say: Callable[[str], None]) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            say(line)
 
     def _tracker_of(self, settings: Settings) -> Tracker:
         if self._tracker is None:

@@ -119,6 +119,10 @@ class Attack(ABC, Generic[C]):
                 f"poisons images of {which} only ({available}); allowed: at most {rounded_down(available / total)}"
             )
 
+    def touched(self, total: int) -> int:
+        """How many of `total` images the attack changes: those that no defender can trust."""
+        return round(self.config.poisoning_rate * total)
+
     def choose(self, context: AttackContext) -> Tensor:
         """Sorted indices int64 [P] (CPU) of the images to poison: of the target class if clean-label, else of the others."""
         labels = context.train.labels.cpu()

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ntml_bench.attacks.base import ATTACKS, Attack, AttackConfig, AttackContext, Poisoning, to_float
+from ntml_bench.errors import UserError
 from ntml_bench.schema import number
 
 
@@ -49,6 +50,15 @@ class NarcissusConfig(AttackConfig):
 class Narcissus(Attack[NarcissusConfig]):
     Config: ClassVar[type[AttackConfig]] = NarcissusConfig
     clean_label: ClassVar[bool] = True
+
+    def check(self, class_sizes: Tensor, image_shape: tuple[int, int, int]) -> None:
+        super().check(class_sizes, image_shape)
+        target_size = int(class_sizes[self.config.target_class])
+        if target_size < 2:
+            raise UserError(
+                f"attack.target_class is {self.config.target_class}, a class of {target_size} training images; allowed: one of "
+                f"at least 2, on which {self.config.name} makes its trigger"
+            )
 
     def poison(self, context: AttackContext) -> Poisoning:
         config, train = self.config, context.train

@@ -59,6 +59,9 @@ class WaNet(Attack[WaNetConfig]):
         poisons = round(self.config.poisoning_rate * total)
         return poisons, min(round(self.config.cross_ratio * poisons), total - poisons)
 
+    def touched(self, total: int) -> int:
+        return sum(self.counts(total))
+
     def poison(self, context: AttackContext) -> Poisoning:
         train, device = context.train, context.train.images.device
         height, width = train.images.shape[2:]

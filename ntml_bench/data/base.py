@@ -58,13 +58,16 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageData:
-    """A loaded data set; `fingerprint` is a hash of every image and label in it, `whole` that of the set it was drawn from."""
+    """A loaded data set; `fingerprint` is a hash of every image and label in it, `whole` that of the set it was drawn from,
+    `remarks` what a user should know of them.
+    """
 
     train: Split
     test: Split
     class_names: tuple[str, ...]
     fingerprint: str
     whole: str
+    remarks: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -92,13 +95,15 @@ class Dataset(ABC, Generic[C]):
     """Where images come from. A data set is one file with a subclass and one YAML file in `conf/dataset`.
 
     `Config` is the schema of its settings. `raw` gives the two splits; limits, hold-out, fingerprint and the cache
-    are the same for all and are done by `ntml_bench.data.load`.
+    are the same for all and are done by `ntml_bench.data.load`. What a user should know of the images (files that were
+    skipped, images in which there is nothing to see), `raw` appends to `remarks`: each run says it, also from the cache.
     """
 
     Config: ClassVar[type[DatasetConfig]] = DatasetConfig
 
     def __init__(self, config: C) -> None:
         self.config = config
+        self.remarks: list[str] = []
 
     @abstractmethod
     def source(self) -> str:

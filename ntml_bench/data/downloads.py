@@ -23,11 +23,22 @@ def given_root(root: str | None, *, or_file: bool = False) -> Path | None:
     """
     if root is None:
         return None
-    folder = Path(root).expanduser().resolve()
+    folder = absolute(root)
     if not (folder.is_dir() or (or_file and folder.is_file())):
         what = "folder or file" if or_file else "folder"
         raise UserError(f"dataset.root is '{root}'; there is no {what} {folder} (null downloads the data set)")
     return folder
+
+
+def absolute(root: str) -> Path:
+    """The place that `dataset.root` means, which need not be there. Raises UserError where nobody could look."""
+    try:
+        place = Path(root).expanduser().resolve()
+        place.is_dir()  # which may not be allowed, or make no sense
+    except (OSError, RuntimeError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"dataset.root is {root!r}; it cannot be looked at: {said}") from None
+    return place
 
 
 def fetch(what: str, folder: Path, problem: Callable[[], str | None], download: Callable[[], object]) -> None:

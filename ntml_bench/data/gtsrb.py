@@ -104,7 +104,7 @@ class Gtsrb(Dataset[GtsrbConfig]):
 
     def _split(self, files: list[tuple[Path, int]]) -> Split:
         paths, labels = [path for path, _ in files], [label for _, label in files]
-        return Split(decode(paths, self.config.image_size), torch.tensor(labels))
+        return Split(decode(paths, self.config.image_size, self.remarks), torch.tensor(labels))
 
 
 def _download(root: Path) -> None:

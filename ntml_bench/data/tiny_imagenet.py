@@ -90,7 +90,8 @@ class TinyImageNet(Dataset[TinyImageNetConfig]):
         size = self.config.image_size
         train_labels = torch.arange(len(wnids)).repeat_interleave(TRAINING_IMAGES)
         test_labels = torch.tensor(list(labels.values()))
-        return Split(decode(train, size), train_labels), Split(decode(test, size), test_labels), class_names
+        remarks = self.remarks
+        return Split(decode(train, size, remarks), train_labels), Split(decode(test, size, remarks), test_labels), class_names
 
 
 def _place(root: Path) -> Path:

@@ -11,6 +11,7 @@ from ntml_bench.integrity import DamagedError
 from ntml_bench.records.family import family_of
 from ntml_bench.records.labels import Labels, label_cells
 from ntml_bench.records.manifest import MANIFEST, SweepFolder
+from ntml_bench.records.targets import Target
 
 LARGEST_NUMBER = 1e15
 State = Literal["done", "running", "failed", "missing"]
@@ -63,6 +64,8 @@ class Cell:
     """On what kind of device, in which precision, with how many threads, in words; None where that was not written down."""
     stages: Mapping[str, Metrics] = field(default_factory=dict, hash=False)
     """Models between the stages of the defense, which it had measured."""
+    target: Target | None = None
+    """What the attack aims at; None without an attack, and in manifests that do not say it."""
     options: Labels = NO_OPTIONS
     """The names of the chosen options, without the settings that the labels tell cells apart by."""
 
@@ -100,6 +103,7 @@ def _cell(entry: Mapping[str, Any], labels: tuple[str, str, str, str], sweep: Sw
     key, seed, needs = entry["key"], entry["seed"], tuple(entry.get("needs") or ())
     place = {"key": key, "dataset": dataset, "model": model, "attack": attack, "defense": defense, "seed": seed}
     place["settings"] = entry.get("settings") or {}
+    place["target"] = _target(entry)
     place["options"] = Labels(*(str(entry[group]) for group in Labels._fields))
     try:
         record = sweep.record(entry)
@@ -148,6 +152,11 @@ def _computed(environment: Mapping[str, Any]) -> str | None:
         return f"GPU, {precision}"
     threads = _count(environment["threads"])
     return f"CPU, {precision}, {threads} {'thread' if threads == 1 else 'threads'}"
+
+
+def _target(entry: Mapping[str, Any]) -> Target | None:
+    name, number = entry.get("target_name"), ((entry.get("settings") or {}).get("attack") or {}).get("target_class")
+    return Target(entry["dataset"], entry["attack"], number, name) if name is not None and type(number) is int else None
 
 
 def _metrics(values: Mapping[str, Any]) -> Metrics:

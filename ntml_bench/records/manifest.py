@@ -131,6 +131,8 @@ def _checked(entry: Any) -> dict[str, Any]:
     artifacts = entry.get("artifacts", [])
     if not isinstance(artifacts, list) or not all(isinstance(name, str) and ARTIFACT.fullmatch(name) for name in artifacts):
         raise ValueError(f"the artifacts of cell {key} are {artifacts!r:.80}")
+    if not isinstance(entry.get("target_name"), str | None):
+        raise ValueError(f"the name of the target of cell {key} is {entry['target_name']!r:.80}")
     if not isinstance(entry.get("settings") or {}, Mapping):
         raise ValueError(f"the settings of cell {key} are {entry['settings']!r:.80}")
     return entry
