@@ -6,10 +6,13 @@ hours, and it knows nothing of a sweep's progress. Other launchers work too: eac
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, setup_globals
+from hydra.errors import ConfigCompositionException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -27,7 +30,43 @@ class SweeperConfig(BasicSweeperConf):
 
 
 class GridSweeper(BasicSweeper):
-    """Hydra's own grid, but the cells are composed once: our launchers compose and check them all before one runs."""
+    """Hydra's own grid, but the cells are composed once: our launchers compose and check them all before one runs.
+
+    A setting of an option holds for the cells whose option has it.
+    """
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Raises UserError for a setting of Hydra that would do nothing, and for one that no cell has."""
+        from ntml_bench.app.hydra_settings import check_hydra
+
+        assert self.config is not None
+        jobs = not getattr(self.launcher, "checks_all_cells", False)
+        check_hydra(self.config.hydra, self.config.outputs, self.config.sweep, jobs=jobs)
+        return super().sweep(arguments)
+
+    def split_arguments(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, overrides: list[Override], max_batch_size: int | None
+    ) -> list[list[list[str]]]:
+        from ntml_bench.app.partial import fitted
+
+        grid, lines = fitted(BasicSweeper.split_arguments(overrides, None)[0], self._has)
+        for line in lines:
+            print(line, flush=True)
+        return [list(batch) for batch in BasicSweeper.split_overrides_to_chunks(grid, max_batch_size)]
+
+    def _has(self, overrides: Sequence[str], key: str) -> bool:
+        """Whether a cell of these overrides has that setting."""
+        from ntml_bench.app.explain import refused_key
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        try:
+            self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        except ConfigCompositionException as error:
+            if refused_key(error) == key:
+                return False
+            raise
+        return True
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         if not getattr(self.launcher, "checks_all_cells", False):

@@ -45,6 +45,9 @@ class Study(Sweeper):
         # Here, because Hydra imports this file at every start, with the extra or without it.
         from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper  # pyright: ignore[reportMissingImports]
 
+        from ntml_bench.app.hydra_settings import check_hydra
+
+        check_hydra(config.hydra, config.outputs, config.sweep, jobs=False)
         self._objective = config.objective
         self._folder = Path(config.hydra.sweep.dir)
         self._search = OptunaSweeper(**self._settings)
@@ -53,12 +56,15 @@ class Study(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Raises UserError for a study without an objective, and for one all of whose trials failed."""
+        # Here, because `--help` does without.
+        from ntml_bench.app.partial import unwrapped
+
         if self._objective is None:
             raise UserError(f"objective is null; a study maximises one of: {', '.join(OBJECTIVES)}")
         if self._settings["direction"] != "maximize":
             raise UserError("hydra.sweeper.direction: of every objective the higher is the better; allowed: maximize")
         try:
-            self._search.sweep(arguments)
+            self._search.sweep([unwrapped(word) for word in arguments])
         except ValueError:
             if self._done():
                 raise

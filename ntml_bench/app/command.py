@@ -3,7 +3,8 @@
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 PROGRAM = "ntml-bench"
@@ -13,13 +14,26 @@ PLACE = re.compile(r"(?:[+~]*[\w./@-]+\.root|[+]*outputs|[+]*data_dir)")
 """Settings that name a folder, wherever it is."""
 ABSOLUTE = re.compile(r"""(?:^|[\s\[({,:='"])(?:file://)?(?:/|~\w*/|[A-Za-z]:[\\/])""")
 
+_typed: list[str] | None = None
+
+
+@contextmanager
+def as_typed() -> Iterator[list[str]]:
+    """The words of the command line; inside, `sys.argv` may be changed for Hydra, and the command stays as it was typed."""
+    global _typed
+    _typed = words = list(sys.argv)
+    try:
+        yield words
+    finally:
+        _typed, sys.argv = None, words
+
 
 def typed_command(arguments: Sequence[str] | None = None) -> str | None:
     """The command line of this process; None where it is not ntml-bench that was started (a job of a cluster, a worker).
 
     Where somebody's folders are is nobody else's business: FOLDER stands in their place.
     """
-    program, *words = sys.argv if arguments is None else arguments
+    program, *words = arguments or _typed or sys.argv
     path = Path(program)
     if path.stem != PROGRAM and path.parts[-3:] != ("ntml_bench", "app", "main.py"):
         return None

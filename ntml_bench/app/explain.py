@@ -7,12 +7,16 @@ from pathlib import Path
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from ntml_bench.app.arguments import quoted
 from ntml_bench.app.composition import config_folder
 
 
 def explain(error: Exception) -> str:
     """What a user should read of an error of composition: no traceback, the names that would have been right."""
+    if isinstance(error, yaml.YAMLError):
+        return f"a config is no YAML: {' '.join(str(error).split())}"
     name = _config_name()
     if name in _sweeps(of_wandb=True):
         path = config_folder("sweeps") / f"{name}.yaml"
@@ -29,21 +33,47 @@ def explain(error: Exception) -> str:
             return "cluster=slurm needs hydra-submitit-launcher: pip install 'ntml-bench[slurm]'"
         available = ", ".join(options) or "see --help"
         return f"unknown {group or 'config'} '{option}'.{_nearest(option, options)} Available: {available}."
-    sweep = re.search(r"Cannot find primary config '([^']+)'", message)
+    if message.startswith("Primary config "):
+        return (
+            f"{message.splitlines()[0]} --config-path takes an absolute folder in place of the project's; --config-dir adds one"
+        )
+    sweep = re.search(r"Cannot find primary config '([^']*)'", message)
     if sweep:
         sweeps = _sweeps(of_wandb=False)
         available = ", ".join(sweeps)
-        return f"unknown sweep '{sweep[1]}'.{_nearest(sweep[1], sweeps)} Available: {available}; -cd names another folder."
-    key = re.search(r"Could not override '([^']+)'", message)
-    if key:
-        known = _known_keys()
-        if key[1] in known:
-            group = key[1].partition(".")[0]
-            return f"the setting '{key[1]}' is not one of the chosen {group}'s (in a sweep: not of every chosen {group}'s)"
-        return f"unknown setting '{key[1]}'.{_nearest(key[1], known)}" + (
-            f" ({cause})" if cause and "not in struct" not in str(cause) else ""
+        return (
+            f"unknown sweep '{sweep[1]}'.{_nearest(sweep[1], sweeps)} Available: {available}; "
+            "one in a folder of your own: -cd FOLDER -cn NAME."
         )
+    key = refused_key(error)
+    if key:
+        return unknown_setting(key) + (f" ({cause})" if cause and "not in struct" not in str(cause) else "")
+    several = re.search(r"Ambiguous value for argument '(.+)'", message)
+    if several:
+        typed = quoted(several[1])
+        return f"{several[1]} names several values: -m makes a sweep of them" + (
+            f"; one value is quoted: {typed}" if typed else ""
+        )
+    if "INTERVAL_SWEEP" in message:
+        return "interval(...) is for a search (hydra/sweeper=optuna); a sweep takes key=one,two or key=range(0,3)"
+    if isinstance(cause, OmegaConfBaseException) and str(cause) not in message:
+        message += f" ({str(cause).splitlines()[0]})"
     return message
+
+
+def refused_key(error: Exception) -> str | None:
+    """The setting that an error of composition says there is none of; None for other errors."""
+    key = re.search(r"Could not override '([^']+)'", str(error))
+    return key and key[1]
+
+
+def unknown_setting(key: str) -> str:
+    """What to say of a setting that none of the chosen options has."""
+    known = _known_keys()
+    if key not in known:
+        return f"unknown setting '{key}'.{_nearest(key, known)}"
+    group = key.partition(".")[0]
+    return f"the setting '{key}' is not one of the chosen {group}'s (in a sweep: of none of the chosen {group}s)"
 
 
 def _config_name() -> str | None:

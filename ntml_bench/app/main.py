@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -10,9 +11,14 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from ntml_bench.app.arguments import checked
+from ntml_bench.app.command import as_typed
 from ntml_bench.app.composition import SweepsOnSearchPath, config_folder
-from ntml_bench.app.explain import explain
+from ntml_bench.app.explain import explain, refused_key
+from ntml_bench.app.hydra_settings import check_hydra
+from ntml_bench.app.partial import left_to_the_cells
 from ntml_bench.errors import UserError
 
 
@@ -29,12 +35,14 @@ def run_cell(config: DictConfig) -> dict[str, float | None] | float:
     from ntml_bench.app.session import Session
     from ntml_bench.app.settings import read_settings
 
+    hydra_config = HydraConfig.get()
+    check_hydra(hydra_config, config.outputs, config.sweep, jobs=True)
     cluster = config.cluster.name
-    if cluster != "threads" and HydraConfig.get().mode == RunMode.RUN:
+    if cluster != "threads" and hydra_config.mode == RunMode.RUN:
         raise UserError(f"cluster={cluster} is for sweeps: add -m; a single cell runs where it is started")
     session = Session(1, Console())
     try:
-        cell = session.cell(read_settings(config, HydraConfig.get().runtime.choices))
+        cell = session.cell(read_settings(config, hydra_config.runtime.choices))
         add_to_manifest([cell])
         (record,) = session.run([cell], runners_of(cell.settings, single=True))
     finally:
@@ -43,6 +51,26 @@ def run_cell(config: DictConfig) -> dict[str, float | None] | float:
         raise UserError(f"the cell failed: {session.failed[0]}\nIts traceback: {cell.failure_path}")
     objective = cell.objective(record)
     return record["after"] if objective is None else objective
+
+
+def _run(application: Callable[[], object]) -> None:
+    """Hydra's application with the words of the command line as Hydra takes them."""
+    refused: HydraException | None = None
+    with as_typed() as (program, *words):
+        words = checked(words)
+        while True:
+            sys.argv = [program, *words]
+            try:
+                application()
+                return
+            except HydraException as error:
+                if refused is not None and "requires --multirun" in str(error):
+                    raise refused from None  # it is no sweep, whose cells could be asked
+                # Hydra holds what a sweep sets against its own default options, which need not be among the swept ones.
+                left = left_to_the_cells(words, refused_key(error) or "")
+                if left is None:
+                    raise
+                words, refused = left, error
 
 
 def main() -> None:
@@ -54,11 +82,16 @@ def main() -> None:
     version = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
     application = hydra.main(config_path=str(config_folder("conf")), config_name="config", **version)(run_cell)
     try:
-        application()
+        _run(application)
     except UserError as error:
         sys.exit(f"ntml-bench: {error}")
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         sys.exit(f"ntml-bench: {explain(error)}")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        reason = (error.strerror or str(error)).lower()
+        sys.exit(f"ntml-bench: cannot use {error.filename}: {reason}; outputs=FOLDER names where everything is written")
     except KeyboardInterrupt:
         print("\nntml-bench: interrupted; the same command goes on where it was", file=sys.stderr, flush=True)
         os._exit(130)  # without waiting for the cells in other threads: what they have not stored is made again

@@ -13,6 +13,9 @@ from ntml_bench.app.session import Session
 from ntml_bench.app.settings import read_settings
 from ntml_bench.errors import UserError
 
+WHOLE = ("sweep", "outputs", "workers", "objective", "tracking", "cluster")
+"""Settings of the process that runs the cells."""
+
 
 def planned(
     session: Session, context: HydraContext, config: DictConfig, grid: Sequence[Sequence[str]], first: int
@@ -32,10 +35,18 @@ def planned(
             cells.append(session.cell(read_settings(plain, choices)))
         except UserError as error:
             raise UserError(f"{error}\n(in the cell {' '.join(filter_overrides(overrides))}; nothing was run)") from None
+        _check_whole(plain, returns[0].cfg if returns else plain)
         returns.append(JobReturn(overrides=list(overrides), cfg=plain, hydra_cfg=composed))
     # A sweeper may come with its cells in batches, which together are one sweep.
     (write_manifest if first == 0 else add_to_manifest)(cells)
     return cells, returns
+
+
+def _check_whole(config: DictConfig, first: DictConfig) -> None:
+    """Raise UserError where a cell has another value than the first of what is one for all cells of a sweep."""
+    for name in WHOLE:
+        if config[name] != first[name]:
+            raise UserError(f"{name} is one for a whole sweep, and no two values of it can be swept over; run two sweeps")
 
 
 def ended(session: Session, cells: Sequence[Cell], returns: Sequence[JobReturn]) -> None:

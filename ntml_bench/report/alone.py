@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
+from ntml_bench.app.arguments import check_setting
 from ntml_bench.app.cell import Cell
 from ntml_bench.app.composition import config_folder, split_config
 from ntml_bench.app.explain import explain
@@ -82,6 +83,8 @@ def _parted(words: Sequence[str]) -> tuple[Path | None, list[str]]:
 
 def _settings(overrides: Sequence[str], config_dir: Path | None) -> Settings:
     """As `ntml-bench` would compose and read them."""
+    for word in overrides:
+        check_setting(word)
     searched = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
     # Hydra 1.3 wants to be told which version's defaults to use; 1.4 warns of being told.
     version = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
