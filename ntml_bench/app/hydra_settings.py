@@ -3,7 +3,7 @@
 A sweep's cells are no jobs of Hydra and have no folders of its: what it would do for a job is refused, not left undone.
 """
 
-from typing import Any
+from typing import Any, cast
 
 from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
@@ -45,7 +45,7 @@ def check_hydra(hydra: DictConfig | HydraConf, outputs: Any, sweep: Any, *, jobs
         "verbose": False,
     }
     for key, value in fixed.items():
-        if OmegaConf.select(hydra, key) != value:
+        if OmegaConf.select(cast(Any, hydra), key) != value:
             raise _refused(f"hydra.{key}")
     for group in ("job_logging", "hydra_logging"):
         if hydra.runtime.choices[f"hydra/{group}"] not in ("none", "disabled"):
