@@ -140,6 +140,48 @@ def test_limits_that_cannot_be(tmp_path: Path, changes: dict[str, Any], message:
         numbered(tmp_path, **changes)
 
 
+def uneven(monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...], test_sizes: tuple[int, ...]) -> None:
+    """Classes of these sizes, in place of five even ones."""
+
+    def raw(self: Numbered, download_dir: Path) -> tuple[Split, Split, tuple[str, ...]]:
+        splits = [torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)) for counts in (sizes, test_sizes)]
+        train, test = (Split(torch.zeros(len(labels), 3, 4, 4, dtype=torch.uint8), labels) for labels in splits)
+        return train, test, tuple("abcde"[: len(sizes)])
+
+    monkeypatch.setattr(Numbered, "raw", raw)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"holdout": 0.9}, r"holdout is 0\.9; that leaves a class of 'numbered' without training images: 'b'; .* has 3\)"),
+        ({"holdout": 0.1}, r"holdout is 0\.1; that leaves a class of 'numbered' without held-out images: 'b'"),
+        ({"train_limit": 10}, r"train_limit is 10; .* without training images: 'b'; allowed: more images, 35 are enough"),
+        ({"test_limit": 6}, r"test_limit is 6; .* without test images: 'b'; allowed: more images, 51 are enough"),
+    ],
+)
+def test_no_class_is_lost(changes: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uneven(monkeypatch, (101, 3), (50, 1))
+    with pytest.raises(UserError, match=message):
+        numbered(tmp_path, **changes)
+    assert len(numbered(tmp_path, train_limit=35, test_limit=51).train.labels.unique()) == 2
+
+
+def test_a_single_class_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uneven(monkeypatch, (10,), (10,))
+    with pytest.raises(UserError, match=r"'numbered' has a single class \('a'\)"):
+        numbered(tmp_path)
+
+
+def test_classes_without_images_are_remarked_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uneven(monkeypatch, (5, 0, 5), (4, 4, 0))
+    for _ in range(2):
+        assert numbered(tmp_path).remarks == (
+            "1 of 3 classes have no training image, the first is 'b'",
+            "1 of 3 classes have no test image, the first is 'c'",
+        )
+
+
 def test_a_data_set_that_breaks_its_promise_is_not_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def floats(self: Numbered, download_dir: Path) -> tuple[Split, Split, tuple[str, ...]]:
         split = Split(torch.rand(4, 3, 2, 2), torch.zeros(4, dtype=torch.int64))
