@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ntml_bench.records.against.columns import judged_columns
 from ntml_bench.records.against.series import Series
 from ntml_bench.records.against.view import brief, not_compared
 from ntml_bench.records.cells import Metrics
+from ntml_bench.report.main import main as report
 from ntml_bench.statistics.intervals import prediction_reach
 from ntml_bench.table.main import main
 
@@ -208,6 +210,17 @@ def test_the_files_hold_every_number(tmp_path: Path, capsys: pytest.CaptureFixtu
         (value,) = ranged["new"]
         low, high = ranged["range"]
         assert ranged["outside"] == int(not low <= value <= high)
+
+
+def test_the_page_shows_the_check_where_it_is_asked_for(tmp_path: Path) -> None:
+    found = held(tmp_path, seeded([10], attacks=ATTACKS[:2]))
+    page = tmp_path / "tables" / "new" / "report.html"
+    for arguments in ([], ["--against", "many"]):
+        assert report(["new", "--outputs", str(tmp_path), *arguments]) == 0
+        text = page.read_text()
+        assert ("Does it reproduce? new against the kept many" in text) == bool(arguments)
+    assert brief(found)[0] in unescape(text)
+    assert text.count("<td>inside</td>") == len(found.tested)
 
 
 def test_an_unfinished_sweep_is_compared_as_far_as_it_is(tmp_path: Path) -> None:

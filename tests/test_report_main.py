@@ -50,6 +50,8 @@ def test_an_unfinished_sweep_has_a_page_too(tmp_path: Path) -> None:
         (["--attack", "sgi", "--dataset", "digits"], "sig"),
         (["--attack", "sig", "--dataset", "digits", "attack.target_clas=1"], "Did you mean 'attack.target_class'?"),
         (["--attack", "sig", "--dataset", "digits", "--reference", "backdoorbench"], "--reference goes with a sweep"),
+        (["--attack", "sig", "--dataset", "digits", "--against", "table"], "--against goes with a sweep"),
+        (["table", "--against", "nothing"], "unknown reference 'nothing'"),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ntml_bench.records.against.check import Check
 from ntml_bench.records.cells import Cell
 from ntml_bench.records.published.comparison import Comparison
 from ntml_bench.records.summary import Summary
@@ -74,3 +75,5 @@ class Report:
     cells: tuple[ReportCell, ...]
     command: str | None
     """What made the sweep, as it was typed; None where that was not written down."""
+    check: Check | None = None
+    """Against a kept sweep, where that was asked for."""

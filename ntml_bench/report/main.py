@@ -4,9 +4,11 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ntml_bench.errors import UserError
+from ntml_bench.records.against.check import check, find_reference
 from ntml_bench.records.find import find_sweep
 from ntml_bench.records.published.reference import reference_names
 
@@ -35,7 +37,9 @@ def _report(options: argparse.Namespace) -> list[str]:
     from ntml_bench.report.read import read_report
     from ntml_bench.report.write import write_report
 
+    checked = None if options.against is None else check(folder, find_reference(options.against, options.outputs))
     report = read_report(folder) if options.reference is None else read_report(folder, options.reference)
+    report = replace(report, check=checked)
     target = options.to or options.outputs / "tables" / folder.resolve().name
     page, *figures = write_report(report, folder, target, pdf=options.pdf)
     return [str(page), *(f"{place}: {count} files" for place, count in Counter(path.parent for path in figures).items())]
@@ -46,8 +50,9 @@ def _gallery(options: argparse.Namespace) -> list[str]:
         raise UserError(
             f"--{'dataset' if options.attack else 'attack'} is missing; a gallery wants both --attack and --dataset"
         )
-    if options.reference is not None:
-        raise UserError("--reference goes with a sweep, not with a gallery")
+    for name in ("reference", "against"):
+        if getattr(options, name) is not None:
+            raise UserError(f"--{name} goes with a sweep, not with a gallery")
     from ntml_bench.report.alone import gallery_of
     from ntml_bench.report.write import write_gallery
 
@@ -83,6 +88,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="whose published numbers stand beside ours, where there are any for these settings;"
         f" one of {', '.join(reference_names())}",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="NAME",
+        help="a kept sweep of the same settings (a folder in OUTPUTS/reference, or any folder with a manifest) to show the"
+        " check of the reproduction against, as ntml-table --against makes it",
     )
     return parser
 

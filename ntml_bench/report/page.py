@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ntml_bench import __version__
+from ntml_bench.records.against import view as against
 from ntml_bench.records.published.view import headline, preface, remarks
 from ntml_bench.records.significance import rankings_of
 from ntml_bench.records.significance_view import ABOUT_RANKS, findings, heading_of_ranking
@@ -53,6 +54,8 @@ def render_report(report: Report, drawings: Iterable[Drawing] = (), links: Mappi
         unfinished=unfinished(summary),
         ranked=_ranked(report),
         about_ranks=ABOUT_RANKS,
+        check=report.check,
+        against=against,
         comparison=comparison,
         comparison_headline=headline(comparison) if comparison else "",
         comparison_preface=preface(comparison) if comparison else (),

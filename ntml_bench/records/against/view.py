@@ -9,7 +9,18 @@ from ntml_bench.records.against.pairing import Difference, differences_of
 from ntml_bench.records.view import SHORT, counted
 from ntml_bench.statistics import FEWEST
 
-COLUMN_HEADINGS = ("column", "metric", "attacks", "new", "kept", "mean of new", "mean of kept", "expected", "", "seen at 80 %")
+COLUMN_HEADINGS = (
+    "column",
+    "metric",
+    "attacks",
+    "new",
+    "kept",
+    "mean of new",
+    "mean of kept",
+    "expected",
+    "verdict",
+    "seen at 80 %",
+)
 LEGEND = (
     "Verdict: by the averages over attacks of each column, ACC and ASR. expected: the interval that the mean of the new seeds"
     " lies in, from the mean and the deviation of the kept seeds (Student's prediction interval, mean ± t s sqrt(1/new +"
