@@ -57,9 +57,14 @@ def _limited(split: Split, limit: int | None, key: str, what: str, seed: int) ->
     return split[stratified(split.labels, limit, generator(seed, f"data/{key}"))]
 
 
+def cache_dir(data_dir: Path) -> Path:
+    """Where what is made once a machine is kept."""
+    return data_dir / "cache"
+
+
 def _cached(dataset: Dataset, data_dir: Path) -> ImageData:
     name, source = dataset.config.name, dataset.source()
-    store = Store(data_dir / "cache")
+    store = Store(cache_dir(data_dir))
     key = key_of({"name": name, "source": source, "version": CACHE_VERSION})
 
     def make() -> Artifact:
