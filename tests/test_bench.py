@@ -295,6 +295,7 @@ def test_throughput_from_end_to_end_without_what_only_sweeps_need(tmp_path: Path
     assert model["training_flop_per_image"] == 3 * model["forward_flop_per_image"]
     for what, batch_size in (("training", 128), ("inference", 500)):
         row = model[what]
+        assert {row["project"]["precision"], model[f"other_{what}"]["project"]["precision"]} == {"bfloat16", "float32"}
         assert row["batch_size"] == batch_size
         assert set(row["ratio"]) == {"median", "lowest", "highest", "rounds"}
         for side in (row["project"], row["reference"]):

@@ -13,6 +13,7 @@ from machine_bits import checksums
 
 from ntml_bench.data import exact
 from ntml_bench.data.base import fingerprint
+from ntml_bench.machine import has_bfloat16
 
 CAPABILITIES = ("DEFAULT", "AVX2", "AVX512")
 """From the least on; a processor has those up to its own."""
@@ -34,6 +35,13 @@ PINNED = {
 }
 
 
+def printed(script: str, **environment: str) -> str:
+    """What a script beside this file prints with these variables."""
+    there = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    folder = Path(__file__).parent
+    return subprocess.run([sys.executable, script], env=there, cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.fixture(scope="module")
 def here() -> dict[str, str]:
     return checksums()
@@ -48,17 +56,22 @@ def test_the_vector_code_path_changes_no_bit(capability: str, here: dict[str, st
     own = torch.backends.cpu.get_cpu_capability()
     if own not in CAPABILITIES or CAPABILITIES.index(capability) > CAPABILITIES.index(own):
         pytest.skip(f"this processor has no {capability}")
-    environment = {**os.environ, "ATEN_CPU_CAPABILITY": capability.lower(), "OMP_NUM_THREADS": "1"}
-    folder = Path(__file__).parent
-    done = subprocess.run(
-        [sys.executable, "machine_bits.py"], env=environment, cwd=folder, capture_output=True, text=True, check=True
-    )
-    assert json.loads(done.stdout) == {"capability": capability, **here}
+    found = json.loads(printed("machine_bits.py", ATEN_CPU_CAPABILITY=capability.lower()))
+    assert found == {"capability": capability, **here}
 
 
 @pytest.mark.slow
 def test_the_scenes_of_the_embedded_default_are_these() -> None:
     assert fingerprint(*make_dataset("digit_scenes").raw(Path())) == "2a3f8aec056c675b"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() != "AVX512" or not has_bfloat16(torch.device("cpu")),
+    reason="needs AVX512 and instructions for bfloat16",
+)
+def test_a_short_training_in_bfloat16_ends_in_the_same_weights() -> None:
+    assert printed("machine_training.py", ATEN_CPU_CAPABILITY="avx2") == printed("machine_training.py")
 
 
 def test_no_direction_is_near_an_edge_of_its_rounding() -> None:

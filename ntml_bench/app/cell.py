@@ -22,6 +22,7 @@ from ntml_bench.app.settings import Settings
 from ntml_bench.app.stages import Stages
 from ntml_bench.data import ImageData
 from ntml_bench.data.budget import clean_budget
+from ntml_bench.data.loading import cache_dir
 from ntml_bench.defenses.base import POISONED_TRAINING_SET
 from ntml_bench.engine import Engine
 from ntml_bench.errors import UserError
@@ -45,7 +46,8 @@ class Cell:
         general = settings.general
         self.settings = settings
         self.data = data
-        self.engine = Engine.create(general.device, general.precision, general.deterministic, general.compile)
+        kept = cache_dir(Path(general.data_dir))
+        self.engine = Engine.create(general.device, general.precision, general.deterministic, general.compile, kept)
         self.store = Store(Path(general.outputs) / "store")
         self._check()
         self._say: Callable[[str], None] = lambda _: None

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ntml_bench.engine import Engine
+from ntml_bench.machine import processor
 
 PACKAGES = ("ntml-bench", "torch", "torchvision", "timm", "hydra-core", "omegaconf", "numpy", "scikit-learn", "safetensors")
 CPU_LIMITS = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR")
@@ -26,6 +27,7 @@ def environment(engine: Engine) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "half_precision": engine.half,
+        "precision_by": engine.chosen_by,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -41,21 +43,12 @@ def _constant() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "packages": versions,
-        "processor": _processor(),
+        "processor": f"{processor()}, {os.cpu_count()} cores",
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "cpu_instructions": sorted(name for name, there in torch.cpu.get_capabilities().items() if there is True),
         "cpu_limits": {name: os.environ[name] for name in CPU_LIMITS if name in os.environ},
         "git_revision": _git_revision(),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, {len(names)} cores" if names else platform.machine()
 
 
 def _git_revision() -> str | None:

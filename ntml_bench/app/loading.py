@@ -5,7 +5,7 @@ from pathlib import Path
 from ntml_bench.app.settings import Settings
 from ntml_bench.data import ImageData
 from ntml_bench.data.loading import load
-from ntml_bench.engine import Engine
+from ntml_bench.engine import device_of
 from ntml_bench.store import key_of, plain
 
 KEPT_DATASETS = 4
@@ -34,6 +34,6 @@ class LoadedData:
                 self._data.pop(next(iter(self._data)))
             data = load(settings.dataset, Path(general.data_dir), general.seed)
             if self._resident:
-                data = data.to(Engine.create(general.device, general.precision, general.deterministic).device)
+                data = data.to(device_of(general.device))
             self._data[key] = data
         return self._data[key]

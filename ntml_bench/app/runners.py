@@ -10,7 +10,7 @@ from ntml_bench.app.cluster import LocalConfig
 from ntml_bench.app.schedule import Task
 from ntml_bench.app.settings import Settings
 from ntml_bench.app.workers import WorkerProcess
-from ntml_bench.engine import Engine
+from ntml_bench.engine import device_of
 
 
 class Runner(Protocol):
@@ -49,7 +49,7 @@ def runners_of(settings: Settings, single: bool) -> list[Runner]:
     bits of a sum, so a deterministic cell computes with one on a CPU, wherever it runs and however many run beside it.
     """
     general, cluster = settings.general, settings.cluster
-    on_cpu = Engine.create(general.device, general.precision, general.deterministic).device.type == "cpu"
+    on_cpu = device_of(general.device).type == "cpu"
     gpus = [] if on_cpu or general.device.startswith("cuda:") else visible_gpus()
     cores = usable_cores()
     processes = isinstance(cluster, LocalConfig) and not single

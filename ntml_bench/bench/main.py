@@ -14,7 +14,7 @@ from typing import Any
 
 from ntml_bench.errors import UserError
 
-VERSION = 1
+VERSION = 2
 """Of the JSON file's names."""
 FOLDER = Path("outputs/bench")
 MODELS = "resnet_tiny,preact_resnet18"

@@ -11,6 +11,8 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
         f"{result['device']} ({environment['processor']}), {environment['threads']} threads, "
         f"torch {environment['packages']['torch']}, revision {environment['git_revision'] or 'unknown'}"
     )
+    precision = "bfloat16" if environment["half_precision"] else "float32"
+    yield f"precision=auto is {precision} here ({environment['precision_by']})"
     if result["throughput"] is not None:
         yield from _throughput(result["throughput"])
     if result["overhead"] is not None:
@@ -27,10 +29,10 @@ def _throughput(found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield f"{'images/s':26}{'project':>20}{'reference':>20}   ratio (lowest to highest)   share of ceiling"
     for name, model in found["models"].items():
-        for what in ("training", "inference"):
+        for what in ("training", "other_training", "inference", "other_inference"):
             row = model[what]
             yield (
-                f"{name + ' ' + what:26}"
+                f"{name + ' ' + what.removeprefix('other_'):26}"
                 + "".join(f"{_rate(row[side]):>20}" for side in ("project", "reference"))
                 + f"   {_ratio(row['ratio']):28}"
                 + " / ".join(f"{100 * row[side]['share_of_ceiling']:.0f} %" for side in ("project", "reference"))

@@ -96,7 +96,10 @@ class LoaderWorkers:
 
 @dataclass(frozen=True)
 class ModelThroughput:
-    """`cells_at_a_time` is None on a GPU and where torch has one thread; `large_batch` is None on a CPU."""
+    """`training` and `inference` in the precision that `auto` means here, `other_` in the other one of the two.
+
+    `cells_at_a_time` is None on a GPU and where torch has one thread; `large_batch` is None on a CPU.
+    """
 
     parameters: int
     forward_flop_per_image: int
@@ -104,6 +107,8 @@ class ModelThroughput:
     loader_workers: LoaderWorkers
     training: Row
     inference: Row
+    other_training: Row
+    other_inference: Row
     cells_at_a_time: CellsAtATimeRow | None
     large_batch: LargeBatch | None
 

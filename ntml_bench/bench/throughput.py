@@ -4,7 +4,7 @@ import copy
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -88,6 +88,7 @@ class _Model:
     def __init__(self, plan: Plan, name: str, model: Classifier, split: Split) -> None:
         self.plan = plan
         self.engine = plan.engine
+        self.other = replace(plan.engine, half=not plan.engine.half)
         self.device = plan.engine.device
         self.name = name
         self.model = model
@@ -95,15 +96,15 @@ class _Model:
         self.resident = split.to(self.device)
 
     def measure(self) -> None:
-        self.workers, self.training = self._training()
-        self.inference = self._inference()
+        self.workers, self.training, self.other_training = self._training()
+        self.inference, self.other_inference = self._inference()
         self.cells = self._cells_at_a_time()
         self.large_batch = self._large_batch() if self.device.type == "cuda" else None
 
     def result(self, ceiling: Ceiling) -> ModelThroughput:
         forward = forward_flop(self.model.net, IMAGE_SHAPE)
         training = TRAINING_OVER_FORWARD * forward
-        precision = "bfloat16" if self.engine.half else "float32"
+        precision, other = precision_of(self.engine), precision_of(self.other)
         large_batch = None
         if self.large_batch is not None:
             share = self.large_batch.median * training / ceiling.of(precision)
@@ -115,11 +116,13 @@ class _Model:
             loader_workers=self.workers,
             training=Row.of(self.training, BATCH_SIZE, training, precision, ceiling),
             inference=Row.of(self.inference, ProjectInference.batch_size, forward, precision, ceiling),
+            other_training=Row.of(self.other_training, BATCH_SIZE, training, other, ceiling),
+            other_inference=Row.of(self.other_inference, ProjectInference.batch_size, forward, other, ceiling),
             cells_at_a_time=self.cells,
             large_batch=large_batch,
         )
 
-    def _training(self) -> tuple[LoaderWorkers, Comparison]:
+    def _training(self) -> tuple[LoaderWorkers, Comparison, Comparison]:
         self._say("loader of the reference")
         candidates: dict[int, tuple[Reference, int]] = {}
         for workers in loader_workers(cores()):
@@ -130,16 +133,22 @@ class _Model:
         reference, images = candidates[chosen]
         # The loader processes of the others end here.
         candidates.clear()
-        self._say("training")
-        project = self._project_training(BATCH_SIZE)
-        found = self._alternate(project, reference, (self._fitted(project, LEAST_BATCHES), images))
-        return LoaderWorkers(chosen, rates), found
+        found = []
+        for engine in (self.engine, self.other):
+            self._say(f"training in {precision_of(engine)}")
+            project = self._project_training(BATCH_SIZE, engine)
+            found.append(self._alternate(project, reference, (self._fitted(project, LEAST_BATCHES), images)))
+        return LoaderWorkers(chosen, rates), found[0], found[1]
 
-    def _inference(self) -> Comparison:
-        self._say("inference")
-        project = ProjectInference(self.engine, self._project_model(), self.resident)
-        reference = self._reference(ReferenceInference, project.batch_size, self.workers.chosen)
-        return self._alternate(project, reference, (self._fitted(project), self._fitted(reference)))
+    def _inference(self) -> tuple[Comparison, Comparison]:
+        reference = self._reference(ReferenceInference, ProjectInference.batch_size, self.workers.chosen)
+        images = self._fitted(reference)
+        found = []
+        for engine in (self.engine, self.other):
+            self._say(f"inference in {precision_of(engine)}")
+            project = ProjectInference(engine, self._project_model(), self.resident)
+            found.append(self._alternate(project, reference, (self._fitted(project), images)))
+        return found[0], found[1]
 
     def _cells_at_a_time(self) -> CellsAtATimeRow | None:
         threads = torch.get_num_threads()
@@ -164,8 +173,8 @@ class _Model:
     def _project_model(self) -> Classifier:
         return self.engine.model(copy.deepcopy(self.model))
 
-    def _project_training(self, batch_size: int) -> ProjectTraining:
-        return ProjectTraining(self.engine, self._project_model(), self.resident, batch_size)
+    def _project_training(self, batch_size: int, engine: Engine | None = None) -> ProjectTraining:
+        return ProjectTraining(engine or self.engine, self._project_model(), self.resident, batch_size)
 
     def _reference(self, kind: type[Reference], batch_size: int, workers: int) -> Reference:
         net = plain_net(self.model).to(self.device)
@@ -182,6 +191,10 @@ class _Model:
 
     def _say(self, text: str) -> None:
         self.plan.say(f"{self.name}: {text}")
+
+
+def precision_of(engine: Engine) -> str:
+    return "bfloat16" if engine.half else "float32"
 
 
 def plain_net(model: Classifier) -> nn.Module:

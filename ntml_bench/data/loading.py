@@ -90,9 +90,14 @@ def _smallest(split: Split) -> int:
     return int(split.labels.unique(return_counts=True)[1].min())
 
 
+def cache_dir(data_dir: Path) -> Path:
+    """Where what is made once a machine is kept."""
+    return data_dir / "cache"
+
+
 def _cached(dataset: Dataset, data_dir: Path) -> ImageData:
     name, source = dataset.config.name, dataset.source()
-    store = Store(data_dir / "cache")
+    store = Store(cache_dir(data_dir))
     code = source_marks(type(dataset))
     key = key_of({"name": name, "source": source, "version": CACHE_VERSION} | ({"code": code} if code else {}))
 
