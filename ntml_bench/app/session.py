@@ -20,6 +20,7 @@ from ntml_bench.errors import UserError
 from ntml_bench.table.render import render_sweep
 from ntml_bench.table.terminal import print_table
 from ntml_bench.tracking import Tracker
+from ntml_bench.tracking.variables import check_variables
 
 
 class Session:
@@ -117,5 +118,6 @@ class Session:
 
     def _tracker_of(self, settings: Settings) -> Tracker:
         if self._tracker is None:
+            check_variables(settings.tracking, sweep_folder(settings))
             self._tracker = Tracker(settings.tracking, sweep_folder(settings), settings.general.sweep, self.progress.note)
         return self._tracker
