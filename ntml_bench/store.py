@@ -11,7 +11,7 @@ import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from ntml_bench.checkpoint import Checkpoint
 from ntml_bench.files import StorageError, move_folder, storage, temporary_path, write_file
 from ntml_bench.integrity import CHECKSUMS, DamagedError, Sealed, seal
+from ntml_bench.locks import held
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -175,17 +176,14 @@ class Store:
 
         Raises LockedError where it is held and `wait` is false.
         """
-        lock = FileLock(self._lock_path(name, key))
-        with storage("write to", self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(timeout=None if wait else 0)
-            except Timeout:
-                raise LockedError(f"{name}-{key}") from None
-        try:
+        with ExitStack() as stack:
+            with storage("write to", self.root):
+                self.root.mkdir(parents=True, exist_ok=True)
+                try:
+                    stack.enter_context(held(self._lock_path(name, key), warn=self.warn, wait=wait))
+                except Timeout:
+                    raise LockedError(f"{name}-{key}") from None
             yield
-        finally:
-            lock.release()
 
     def locked(self, name: str, key: str) -> bool:
         """Whether some process holds the lock now; no, where nobody could (a read-only folder)."""

@@ -1,10 +1,17 @@
-"""One thread a test process: pytest-xdist uses the cores, and threads of two processes would wait for each other."""
+"""One thread a test process: pytest-xdist uses the cores, and threads of two processes would wait for each other.
+
+What the shell of whoever runs the tests says to W&B, Hydra and rich is not heard.
+"""
 
 import os
 
 import torch
 from hypothesis import settings
 
+OF_THE_SHELL = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COMP_LINE")
+for name in list(os.environ):
+    if name.startswith(("WANDB_", "HYDRA_")) or name in OF_THE_SHELL:
+        del os.environ[name]
 torch.set_num_threads(1)
 # On a busy machine an example takes as long as it takes. In CI hypothesis has a profile of its own, of the same mind.
 if "CI" not in os.environ:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from app_runner import SMALL, bench, rows, workplace
+from heard_signals import heard_signals
 
 from ntml_bench.app import runners
 
@@ -80,16 +81,17 @@ def started(toys: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
     def start(*arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "ntml_bench.app.main", *arguments]
-        processes.append(
-            subprocess.Popen(
-                command,
-                cwd=toys,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+        with heard_signals():
+            processes.append(
+                subprocess.Popen(
+                    command,
+                    cwd=toys,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    env={**os.environ, "OMP_NUM_THREADS": "1"},
+                )
             )
-        )
         return processes[-1]
 
     yield start

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from app_runner import SMALL, rows, workplace
+from heard_signals import heard_signals
 
 __all__ = ["workplace"]
 
@@ -90,7 +91,7 @@ class Sweep:
             self.ends[code] += 1
             self.process = None
         if self.process is None and not self.complete:
-            with (self.folder / f"{self.name}.log").open("ab") as log:
+            with (self.folder / f"{self.name}.log").open("ab") as log, heard_signals():
                 self.process = subprocess.Popen(self.command, cwd=self.folder, stdout=log, stderr=log)
             # Before it counts its cores: a thread a core would collapse where two sweeps share them with other tests.
             os.sched_setaffinity(self.process.pid, {min(os.sched_getaffinity(0))})

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from app_runner import SMALL, bench, rows, workplace
+from heard_signals import heard_signals
 from table_records import golden, write_sweep
 from wandb_files import read_runs
 from wandb_place import CLOSED, alone, done, logged, server, tracker
@@ -191,13 +192,14 @@ for seed in range(4):
 
 def process(folder: Path) -> "subprocess.Popen[str]":
     paths = os.pathsep.join(str(path) for path in (TESTS, TESTS.parent))
-    return subprocess.Popen(
-        [sys.executable, "-c", SWEEP, str(folder)],
-        env={**os.environ, "PYTHONPATH": paths},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with heard_signals():
+        return subprocess.Popen(
+            [sys.executable, "-c", SWEEP, str(folder)],
+            env={**os.environ, "PYTHONPATH": paths},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
 
 def services_of(pid: int) -> list[Path]:

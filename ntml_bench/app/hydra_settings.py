@@ -5,7 +5,6 @@ A sweep's cells are no jobs of Hydra and have no folders of its: what it would d
 
 from typing import Any, cast
 
-from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
 from ntml_bench.errors import UserError
@@ -28,7 +27,7 @@ INSTEAD = {
 """What is fixed, and what there is instead."""
 
 
-def check_hydra(hydra: DictConfig | HydraConf, outputs: Any, sweep: Any, *, jobs: bool) -> None:
+def check_hydra(hydra: DictConfig, outputs: Any, sweep: Any, *, jobs: bool) -> None:
     """Raise UserError for a setting of Hydra that would do nothing, from the command line or a primary config.
 
     `hydra`: the node of a composed config; `jobs`: whether Hydra runs the cells, as it does a single one.

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from typing import cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -35,7 +36,7 @@ def run_cell(config: DictConfig) -> dict[str, float | None] | float:
     from ntml_bench.app.session import Session
     from ntml_bench.app.settings import read_settings
 
-    hydra_config = HydraConfig.get()
+    hydra_config = cast(DictConfig, HydraConfig.get())
     check_hydra(hydra_config, config.outputs, config.sweep, jobs=True)
     cluster = config.cluster.name
     if cluster != "threads" and hydra_config.mode == RunMode.RUN:

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from ntml_bench.app.cell import Cell
 from ntml_bench.app.command import joined, typed_command
 from ntml_bench.app.settings import Settings
+from ntml_bench.locks import held
 from ntml_bench.records.family import family_of
 from ntml_bench.records.identity import replaced
 from ntml_bench.records.manifest import LONGEST_COMMAND, MANIFEST, SweepFolder
@@ -31,7 +30,7 @@ def add_to_manifest(cells: Sequence[Cell]) -> None:
     """The same for cells that run beside others: alone, in jobs of their own, or in a later batch of one sweep."""
     folder = sweep_folder(cells[0].settings)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".manifest.lock"):
+    with held(folder / ".manifest.lock"):
         known = SweepFolder.open(folder) if (folder / MANIFEST).exists() else None
         before = [] if known is None else list(known.entries)
         entries = replaced(before, [cell.manifest_entry() for cell in cells])

@@ -1,21 +1,30 @@
 """Progress over a sweep: a bar with what its cells are doing, and one line a finished cell.
 
-Where the output is not a terminal the lines alone are printed, so that a log file stays readable.
+Where the output is not a terminal the lines alone are printed, so that a log file stays readable, and what a cell is doing at
+most once a minute: a cell of an hour is not silent, and short ones do not flood the file.
 """
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+SECONDS_BETWEEN_LINES = 60.0
+"""Of what one cell is doing, in a log file."""
+
 
 class Progress:
     """Counts `total` cells. Cells may run in several threads; each has a line of its own below the bar."""
 
-    def __init__(self, total: int, console: Console) -> None:
+    def __init__(self, total: int, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: seconds."""
         self.total = total
         self.console = console
+        self.clock = clock
+        self._begun = False
         self._count = 0
         self._bar = Bar(
             BarColumn(bar_width=24),
@@ -44,6 +53,14 @@ class Progress:
     def close(self) -> None:
         self._bar.stop()
 
+    def _log(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _begins(self) -> bool:
+        """Whether this is the first that is heard of any cell."""
+        first, self._begun = not self._begun, True
+        return first
+
     def _finished(self, line: str, style: str | None) -> None:
         self._count += 1
         self._bar.advance(self._all)
@@ -60,9 +77,17 @@ class CellProgress:
         self._progress = progress
         self._name = name
         self._task = progress._bar.add_task(name, total=None)
+        self._logged = progress.clock()
 
     def say(self, what: str) -> None:
-        self._progress._bar.update(self._task, description=f"{self._name}: {what}")
+        progress, line = self._progress, f"{self._name}: {what}"
+        progress._bar.update(self._task, description=line)
+        if progress.console.is_terminal:
+            return
+        now = progress.clock()
+        if progress._begins() or now - self._logged >= SECONDS_BETWEEN_LINES:
+            self._logged = now
+            progress._log(line)
 
     def done(self, record: dict[str, Any], found: bool) -> None:
         """`found`: whether the record was there before."""

@@ -21,6 +21,7 @@ from ntml_bench.records.targets import target_lines
 from ntml_bench.table.render import render_sweep
 from ntml_bench.table.terminal import print_table
 from ntml_bench.tracking import Tracker
+from ntml_bench.tracking.variables import check_variables
 
 
 class Session:
@@ -129,5 +130,6 @@ class Session:
 
     def _tracker_of(self, settings: Settings) -> Tracker:
         if self._tracker is None:
+            check_variables(settings.tracking, sweep_folder(settings))
             self._tracker = Tracker(settings.tracking, sweep_folder(settings), settings.general.sweep, self.progress.note)
         return self._tracker

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
-from filelock import FileLock
-
 from ntml_bench.errors import UserError
+from ntml_bench.locks import held
 
 TIMEOUT = 30.0
 """Seconds without an answer after which a server counts as out of reach; urllib would wait for ever."""
@@ -47,7 +46,7 @@ def fetch(what: str, folder: Path, problem: Callable[[], str | None], download: 
     Of two processes at once one downloads. Raises UserError where the download fails or leaves a problem.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".download.lock"):
+    with held(folder / ".download.lock"):
         before = problem()
         if before is None:
             return

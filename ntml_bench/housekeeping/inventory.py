@@ -20,7 +20,7 @@ STAGING = ".staging-"
 SET_ASIDE = re.compile(rf"\.damaged-{ARTIFACT.pattern}-\w+")
 TEMPORARY = re.compile(rf"\.{ARTIFACT.pattern}(?:\.checkpoint|\.failed\.json)?\.tmp-\w+|\.removed-{ARTIFACT.pattern}-\w+")
 TRAINING = re.compile(rf"\.{ARTIFACT.pattern}\.checkpoint")
-LOCK = re.compile(rf"\.{ARTIFACT.pattern}\.lock")
+LOCK = re.compile(rf"\.{ARTIFACT.pattern}\.lock(?:-holder)?")
 FAILURE = re.compile(rf"{ARTIFACT.pattern}\.failed\.json")
 
 

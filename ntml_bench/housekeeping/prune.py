@@ -16,13 +16,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from ntml_bench.errors import UserError, unknown
 from ntml_bench.files import storage
 from ntml_bench.housekeeping.amounts import bytes_below
 from ntml_bench.housekeeping.inventory import STAGING, Inventory, Item, Use, split
 from ntml_bench.housekeeping.report import trainings
+from ntml_bench.locks import held
 from ntml_bench.store import LockedError, Store
 
 IMPORT_LOCK = ".import.lock"
@@ -138,7 +139,7 @@ def carry_out(found: Plan, store: Store, outputs: Path) -> tuple[int, list[str]]
         removed += item.size
     if found.sweeps or found.staging:
         try:
-            with FileLock(outputs / IMPORT_LOCK, timeout=0):
+            with held(outputs / IMPORT_LOCK, wait=False):
                 for path, size in _folders(found).items():
                     with storage("remove", path):
                         _remove(path, outputs / f"{STAGING}{uuid4().hex}")

@@ -8,13 +8,13 @@ is run or unpickled. That a model is what its key says can only be believed, as 
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from ntml_bench.errors import UserError
 from ntml_bench.files import StorageError, move_folder, read_json, storage
@@ -23,6 +23,7 @@ from ntml_bench.housekeeping.archive import FOLDER, STORE, TABLES, Archive, Arch
 from ntml_bench.housekeeping.inventory import IMPORTED, STAGING, damage_of, split
 from ntml_bench.housekeeping.prune import IMPORT_LOCK
 from ntml_bench.integrity import CHECKSUMS, DamagedError
+from ntml_bench.locks import held
 from ntml_bench.records.cells import read_sweep
 from ntml_bench.records.manifest import SweepFolder
 from ntml_bench.store import Store, write_json
@@ -73,17 +74,14 @@ def _unpacked(path: Path, staging: Path, outputs: Path, largest: int) -> Index:
 
 @contextmanager
 def _locked(outputs: Path) -> Iterator[None]:
-    with storage("write to", outputs):
-        outputs.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(outputs / IMPORT_LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(f"another archive is being imported into {outputs}") from None
-    try:
+    with ExitStack() as stack:
+        with storage("write to", outputs):
+            outputs.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(held(outputs / IMPORT_LOCK, wait=False))
+            except Timeout:
+                raise UserError(f"another archive is being imported into {outputs}") from None
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager

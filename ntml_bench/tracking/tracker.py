@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from filelock import FileLock
-
 from ntml_bench.errors import UserError
+from ntml_bench.locks import held
 from ntml_bench.records.rows import COLUMNS, render_csv
 from ntml_bench.records.summary import NONE, Summary
 from ntml_bench.schema import number, one_of
@@ -139,7 +138,7 @@ class Tracker:
         try:
             marker.parent.mkdir(parents=True, exist_ok=True)
             # Two jobs that find one cell done at the same time log it once.
-            with FileLock(marker.with_name(f".{key}.lock")):
+            with held(marker.with_name(f".{key}.lock"), warn=self.warn):
                 if self.is_logged(key):
                     return
                 mode, written = self._write(run_id, content, description)

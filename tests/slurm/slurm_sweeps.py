@@ -9,6 +9,7 @@ from pathlib import Path
 
 from app_runner import SMALL
 from cluster import Cluster
+from heard_signals import heard_signals
 
 SWEEP = (
     "-m",
@@ -59,13 +60,14 @@ def witnessed(what: str, folder: Path = Path()) -> list[str]:
 
 def started_beside(*arguments: str) -> "subprocess.Popen[str]":
     """`ntml-bench` in a process of its own, in the working directory."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "ntml_bench.app.main", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ,
-    )
+    with heard_signals():
+        return subprocess.Popen(
+            [sys.executable, "-m", "ntml_bench.app.main", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ,
+        )
 
 
 def wait_for(what: Callable[[], object], beside: "subprocess.Popen[str]", seconds: float = 300) -> None:
