@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from socket import gethostname
 from typing import Any
@@ -20,12 +20,12 @@ from ntml_bench.app.settings import Settings
 from ntml_bench.app.stages import Stages
 from ntml_bench.data import ImageData
 from ntml_bench.data.budget import clean_budget
-from ntml_bench.defenses.base import CLEAN_BUDGET, POISONED_TRAINING_SET
+from ntml_bench.defenses.base import CLEAN_BUDGET, POISONED_TRAINING_SET, Defense
 from ntml_bench.engine import Engine
 from ntml_bench.errors import UserError
 from ntml_bench.evaluation import defense_effectiveness_rating
 from ntml_bench.files import StorageError
-from ntml_bench.models import Classifier, ModelConfig, make_classifier
+from ntml_bench.models import Classifier, ModelConfig, check_net, make_classifier
 from ntml_bench.objective import CLEAN_BUDGET_ACCURACY, metric_of
 from ntml_bench.records.manifest import failure_path, running_path
 from ntml_bench.store import Artifact, Store, key_of, plain, write_json
@@ -46,7 +46,7 @@ class Cell:
         self.store = Store(Path(general.outputs) / "store")
         self._check()
         self._say: Callable[[str], None] = lambda _: None
-        self.stages = Stages(settings, self.store, self.engine, data, lambda text: self._say(text))
+        self.stages = self._stages(lambda text: self._say(text))
         self.key = key_of(
             {
                 "stage": "cell",
@@ -89,7 +89,7 @@ class Cell:
 
     def train_clean(self, say: Callable[[str], None]) -> None:
         """Make the clean model of the floor, unless it is stored. A failure shows in the cells that need it."""
-        Stages(self.settings, self.store, self.engine, self.data, say).clean_model()
+        self._stages(say).clean_model()
 
     def run(self, say: Callable[[str], None]) -> dict[str, Any]:
         """The record, from the store or made now. A failure is written down beside the store's artifacts, and raised."""
@@ -167,6 +167,10 @@ class Cell:
             **{name: getattr(settings.general, name) for name in RECORDED},
         }
 
+    def _stages(self, say: Callable[[str], None]) -> Stages:
+        patch_size = _patch_size(self.settings.model, self.data.num_classes, self.data.image_shape)
+        return Stages(self.settings, self.store, self.engine, self.data, say, patch_size)
+
     def _make(self) -> Artifact:
         start = time.perf_counter()
         self.failure_path.unlink(missing_ok=True)
@@ -230,7 +234,28 @@ class Cell:
             # Which images the attack takes is not known yet; that there would be too few without any attack is.
             untouched = torch.ones(len(data.train), dtype=torch.bool)
             clean_budget(data.train.labels, untouched, general.clean_budget, general.seed)
-        defense.check(_untrained(settings.model, data.num_classes, data.image_shape), data.image_shape)
+        _patch_size(settings.model, data.num_classes, data.image_shape)
+        _check_defense(defense, settings.model, data.num_classes, data.image_shape)
+
+
+_FITTING: set[tuple[type[Defense], str]] = set()
+
+
+def _check_defense(defense: Defense, config: ModelConfig, num_classes: int, image_shape: tuple[int, int, int]) -> None:
+    """Once for all cells of a sweep: a defense may try its steps on the model."""
+    asked = plain({"defense": defense.config, "model": config, "classes": num_classes, "images": image_shape})
+    key = type(defense), key_of(asked)
+    if key not in _FITTING:
+        defense.check(_untrained(config, num_classes, image_shape), image_shape)
+        _FITTING.add(key)
+
+
+@cache
+def _patch_size(config: ModelConfig, num_classes: int, image_shape: tuple[int, int, int]) -> int | None:
+    """As the classifier has it. Raises UserError for a net that does not fit or does not see the whole image."""
+    model = _untrained(config, num_classes, image_shape)
+    check_net(config.name, model, image_shape, num_classes)
+    return model.patch_size
 
 
 @lru_cache(maxsize=4)

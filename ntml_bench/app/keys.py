@@ -26,8 +26,8 @@ class Keys:
     has_trigger: bool
 
     @classmethod
-    def of(cls, settings: Settings, engine: Engine, fingerprint: str) -> "Keys":
-        """`fingerprint`: of the data."""
+    def of(cls, settings: Settings, engine: Engine, fingerprint: str, patch_size: int | None = None) -> "Keys":
+        """`fingerprint`: of the data; `patch_size`: as the classifier has it."""
         general, attack = settings.general, settings.attack
         # What a model of the recipe is determined by, whoever trains it.
         recipe = {
@@ -43,6 +43,9 @@ class Keys:
         if engine.compilation != NOT_COMPILED:
             # Fused operations round otherwise. Absent where nothing is compiled, so that older artifacts keep their keys.
             recipe["compile"] = engine.compilation
+        if patch_size is not None:
+            # Another net than the one of older artifacts. Absent where it is the same, so that they keep their keys.
+            recipe["patch_size"] = patch_size
         clean = key_of({"stage": "victim", "attack": None, **recipe})
         has_trigger = attack.config.name != "none"
         victim = clean

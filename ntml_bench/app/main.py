@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ntml_bench.app.composition import SweepsOnSearchPath, config_folder
 from ntml_bench.app.explain import explain
+from ntml_bench.app.options import check_options
 from ntml_bench.errors import UserError
 
 
@@ -29,6 +30,7 @@ def run_cell(config: DictConfig) -> dict[str, float | None] | float:
     from ntml_bench.app.session import Session
     from ntml_bench.app.settings import read_settings
 
+    check_options(config, HydraConfig.get().runtime)
     cluster = config.cluster.name
     if cluster != "threads" and HydraConfig.get().mode == RunMode.RUN:
         raise UserError(f"cluster={cluster} is for sweeps: add -m; a single cell runs where it is started")
