@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import ntml_bench.app.stages
 import ntml_bench.app.victims
 from ntml_bench.app.cell import Cell
 from ntml_bench.app.composition import split_config
+from ntml_bench.app.keys import Keys
 from ntml_bench.app.settings import Settings, read_settings
 from ntml_bench.attacks import ATTACKS
 from ntml_bench.data import ImageData
@@ -234,7 +236,6 @@ def test_a_second_run_reads_its_numbers(make: Make, monkeypatch: pytest.MonkeyPa
         ("dataset.train_limit=170", ["victim"], ["ft"]),
         ("deterministic=true", ["victim"], ["ft"]),
         ("seed=1", ["victim"], ["ft"]),
-        ("training.name=renamed", [], []),
         ("sweep=another", [], []),
     ],
 )
@@ -253,6 +254,12 @@ def test_a_changed_setting_reruns_what_it_touches(
     assert trainings == trained
     assert purifications == defended
     assert (changed.key == first.key) == (not defended)
+
+
+def test_what_a_recipe_is_called_is_in_no_key(make: Make) -> None:
+    cell = make(defense="ft")
+    settings = replace(cell.settings, training=replace(cell.settings.training, name="renamed"))
+    assert Keys.of(settings, cell.engine, cell.data.fingerprint) == cell.stages.keys
 
 
 def test_a_defense_without_a_budget_does_not_depend_on_it(make: Make, trainings: list[str]) -> None:
