@@ -55,7 +55,8 @@ class Checkpoint:
         """Replace the state. Where that cannot be, the training goes on without, and one line is logged."""
         from safetensors.torch import save
 
-        on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        # Copies, because a net may use one weight in two places, which safetensors refuses.
+        on_cpu = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         state = save(on_cpu, metadata={"record": json.dumps(record, allow_nan=False)})
         try:
             write_file(self.path, state + self._digest(state))

@@ -222,7 +222,8 @@ class Store:
         # Left-overs of killed writers are removed here, where the lock says that nobody else writes this artifact.
         for stale in self.root.glob(f".{target.name}.tmp-*"):
             shutil.rmtree(stale, ignore_errors=True)
-        tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in artifact.tensors.items()}
+        # Copies, because a net may use one weight in two places, which safetensors refuses.
+        tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in artifact.tensors.items()}
         contents = {TENSORS: save(tensors), RECORD: _json(artifact.record)}
         contents[CHECKSUMS] = seal(_owner(name, key), contents)
         temporary = temporary_path(target)

@@ -32,6 +32,7 @@ from ntml_bench.defenses.base import DefenseContext, feature_maps
 from ntml_bench.defenses.fp import channels_to_keep, head_inputs
 from ntml_bench.defenses.i_bau import IBAU, IBAUConfig, hypergradient
 from ntml_bench.defenses.nad import attention
+from ntml_bench.errors import UserError
 from ntml_bench.evaluation import accuracy
 from ntml_bench.models import Classifier
 from ntml_bench.training import fit
@@ -394,6 +395,42 @@ def test_the_channels_that_stay_against_a_loop(seed: int, channels: int, toleran
     kept = channels_to_keep(features, labels, weight, bias, order, tolerance)
     assert kept.tolist() == channels_to_keep_by_loop(features, labels, weight, bias, order, tolerance)
     assert kept.any()
+
+
+def test_a_head_without_a_bias_is_one_with_a_bias_of_zero() -> None:
+    features, weight, order = normal(30, 5), normal(3, 5, seed=1), torch.randperm(5)
+    labels = torch.arange(30) % 3
+    kept = channels_to_keep(features, labels, weight, None, order, 0.2)
+    assert torch.equal(kept, channels_to_keep(features, labels, weight, torch.zeros(3), order, 0.2))
+
+
+class OfPatches(nn.Module):
+    """A linear layer that reads each place of a feature map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.fc = nn.Conv2d(3, 6, 4, 4), nn.Linear(6, CLASSES)
+
+    def get_classifier(self) -> nn.Linear:
+        return self.fc
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.stem(images).flatten(2).transpose(1, 2)).mean(1)
+
+
+def test_fp_refuses_a_head_that_reads_no_channels_of_an_image() -> None:
+    model = Classifier(OfPatches(), torch.zeros(3), torch.ones(3))
+    with pytest.raises(UserError, match=r"defense fp prunes the channels \[N, D\].* OfPatches reads \[2, 4, 6\] of 2 images"):
+        quick_defense("fp").check(model, (3, 8, 8))
+
+
+def test_i_bau_refuses_a_net_without_second_derivatives() -> None:
+    net = OfPatches()
+    quick_defense("i_bau").check(Classifier(net, torch.zeros(3), torch.ones(3)), (3, 8, 8))
+    # The kernel itself: `functional.hardsigmoid` would be put in its place.
+    net.stem.register_forward_hook(lambda _module, _inputs, output: torch.ops.aten.hardsigmoid(output))
+    with pytest.raises(UserError, match="defense i_bau needs second derivatives of the net, and OfPatches has none"):
+        quick_defense("i_bau").check(Classifier(net, torch.zeros(3), torch.ones(3)), (3, 8, 8))
 
 
 def test_pruned_columns_are_those_of_the_least_active_channels_and_stay_zero() -> None:

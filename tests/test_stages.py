@@ -20,6 +20,7 @@ import ntml_bench.app.stages
 import ntml_bench.app.victims
 from ntml_bench.app.cell import Cell
 from ntml_bench.app.composition import split_config
+from ntml_bench.app.keys import Keys
 from ntml_bench.app.settings import Settings, read_settings
 from ntml_bench.attacks import ATTACKS
 from ntml_bench.data.augmentation import augment
@@ -234,7 +235,6 @@ def test_a_second_run_reads_its_numbers(make: Make, monkeypatch: pytest.MonkeyPa
         ("dataset.train_limit=170", ["victim"], ["ft"]),
         ("deterministic=true", ["victim"], ["ft"]),
         ("seed=1", ["victim"], ["ft"]),
-        ("training.name=renamed", [], []),
         ("sweep=another", [], []),
     ],
 )
@@ -253,6 +253,12 @@ def test_a_changed_setting_reruns_what_it_touches(
     assert trainings == trained
     assert purifications == defended
     assert (changed.key == first.key) == (not defended)
+
+
+def test_what_a_recipe_is_called_is_in_no_key(make: Make) -> None:
+    cell = make(defense="ft")
+    settings = replace(cell.settings, training=replace(cell.settings.training, name="renamed"))
+    assert Keys.of(settings, cell.engine, cell.data.fingerprint) == cell.stages.keys
 
 
 def test_a_defense_without_a_budget_does_not_depend_on_it(make: Make, trainings: list[str]) -> None:
@@ -574,7 +580,7 @@ def test_an_interrupted_training_goes_on_from_its_last_epoch(
         ({"defense": "ft"}, ["clean_budget=0.05"], "at least one for each of the 10 classes"),
         ({"defense": "anp"}, ["model=timm", "model.name=vit_tiny_patch16_224"], "VisionTransformer has none"),
         ({"defense": "nad"}, ["model=timm", "model.name=vit_tiny_patch16_224"], "needs feature maps"),
-        ({}, ["model.name=resnet_tinny"], "Did you mean 'resnet_tiny'"),
+        ({}, ["model=timm", "model.name=resnet_tinny"], "Did you mean 'resnet_tiny'"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_trained(
@@ -583,6 +589,23 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(
     with pytest.raises(UserError, match=message):
         make(*overrides, **options)
     assert trainings == []
+
+
+def test_the_patches_of_a_net_are_in_its_keys_where_they_were_others(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    transformer = ["model=timm", "model.name=test_vit", "attack.trigger_size=3"]
+    other = make(*transformer, "dataset.image_size=28")
+    same = make(*transformer, "dataset.image_size=32")
+    monkeypatch.setattr(ntml_bench.app.cell, "patch_size_of", lambda *_: None)
+    assert other.stages.keys.victim != make(*transformer, "dataset.image_size=28").stages.keys.victim
+    assert same.stages.keys == make(*transformer, "dataset.image_size=32").stages.keys
+
+
+@pytest.mark.parametrize("model", ["test_vit", "mobilenetv3_small_050"])
+def test_i_bau_takes_second_derivatives_of_any_net(model: str, make: Make) -> None:
+    cell = make("model=timm", f"model.name={model}", "dataset.image_size=16", defense="i_bau")
+    record = cell.run(quiet)
+    assert record["after"]["clean_accuracy"] is not None
+    assert not same_state(state_of(cell.stages.victim().model), state_of(cell.stages.purified()[0]))
 
 
 def test_only_the_evaluator_reads_the_test_images(make: Make, data_dir: Path) -> None:

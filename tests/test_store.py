@@ -267,3 +267,14 @@ def test_of_two_processes_one_makes_and_both_read_the_same(tmp_path: Path) -> No
     assert [process.returncode for process in processes] == [0, 0]
     assert values[0] == values[1]
     assert (tmp_path / "made").read_text() == "made\n"
+
+
+def test_a_weight_that_is_used_in_two_places_is_stored_for_both(tmp_path: Path) -> None:
+    weight = torch.arange(6.0).view(2, 3)
+    store = Store(tmp_path)
+    store.get_or_make("victim", "a1", lambda: Artifact({}, {"one": weight, "other": weight, "part": weight[1]}))
+    found = store.read("victim", "a1")
+    assert found is not None
+    assert torch.equal(found.tensors["one"], weight)
+    assert torch.equal(found.tensors["other"], weight)
+    assert torch.equal(found.tensors["part"], weight[1])

@@ -7,28 +7,23 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import lru_cache
-from math import floor
 from pathlib import Path
 from socket import gethostname
 from typing import Any
 
 import torch
 
+from ntml_bench.app.checks import check_cell, patch_size_of
 from ntml_bench.app.environment import environment
 from ntml_bench.app.failure import describe, is_out_of_memory
 from ntml_bench.app.keys import code_of
 from ntml_bench.app.settings import Settings
 from ntml_bench.app.stages import Stages
 from ntml_bench.data import ImageData
-from ntml_bench.data.budget import clean_budget
 from ntml_bench.data.loading import cache_dir
-from ntml_bench.defenses.base import POISONED_TRAINING_SET
 from ntml_bench.engine import Engine
-from ntml_bench.errors import UserError
 from ntml_bench.evaluation import defense_effectiveness_rating
 from ntml_bench.files import StorageError
-from ntml_bench.models import Classifier, ModelConfig, make_classifier
 from ntml_bench.objective import CLEAN_BUDGET_ACCURACY, metric_of
 from ntml_bench.records.manifest import failure_path, running_path
 from ntml_bench.records.targets import Target
@@ -49,9 +44,9 @@ class Cell:
         kept = cache_dir(Path(general.data_dir))
         self.engine = Engine.create(general.device, general.precision, general.deterministic, general.compile, kept)
         self.store = Store(Path(general.outputs) / "store")
-        self._check()
+        check_cell(settings, data)
         self._say: Callable[[str], None] = lambda _: None
-        self.stages = Stages(settings, self.store, self.engine, data, lambda text: self._say(text))
+        self.stages = self._stages(lambda text: self._say(text))
         self.key = key_of(
             {
                 "stage": "cell",
@@ -94,7 +89,7 @@ class Cell:
 
     def train_clean(self, say: Callable[[str], None]) -> None:
         """Make the clean model of the floor, unless it is stored. A failure shows in the cells that need it."""
-        Stages(self.settings, self.store, self.engine, self.data, say).clean_model()
+        self._stages(say).clean_model()
 
     def run(self, say: Callable[[str], None]) -> dict[str, Any]:
         """The record, from the store or made now. A failure is written down beside the store's artifacts, and raised."""
@@ -194,6 +189,10 @@ class Cell:
             "place": place and key_of({"place": place}),
         }
 
+    def _stages(self, say: Callable[[str], None]) -> Stages:
+        patch_size = patch_size_of(self.settings.model, self.data.num_classes, self.data.image_shape)
+        return Stages(self.settings, self.store, self.engine, self.data, say, patch_size)
+
     def _make(self) -> Artifact:
         start = time.perf_counter()
         self.failure_path.unlink(missing_ok=True)
@@ -243,44 +242,3 @@ class Cell:
             },
             {},
         )
-
-    def _check(self) -> None:
-        """Raise UserError for settings that do not fit the data, the model or each other."""
-        settings, data = self.settings, self.data
-        attack, defense, general = settings.attack, settings.defense, settings.general
-        class_sizes = torch.bincount(data.train.labels.cpu(), minlength=data.num_classes)
-        attack.check(class_sizes, data.image_shape)
-        self._check_target()
-        if POISONED_TRAINING_SET in defense.needs and not general.defender_has_training_set:
-            raise UserError(
-                f"defense {defense.config.name} needs the poisoned training set, but defender_has_training_set is false; "
-                "set it to true or choose a defense that needs the clean budget only"
-            )
-        if defense.config.name != "none" or general.objective == CLEAN_BUDGET_ACCURACY:
-            # Which images the attack takes is not known yet; how many it leaves is.
-            untouched = torch.arange(len(data.train)) >= attack.touched(len(data.train))
-            clean_budget(data.train.labels, untouched, general.clean_budget, general.seed)
-        defense.check(_untrained(settings.model, data.num_classes, data.image_shape), data.image_shape)
-
-    def _check_target(self) -> None:
-        """Raise UserError where the attack could not be measured, or would poison nothing."""
-        attack, data = self.settings.attack, self.data
-        target, rate = attack.config.target_class, attack.config.poisoning_rate
-        if attack.config.name != "none" and bool((data.test.labels == target).all()):
-            raise UserError(
-                f"attack.target_class is {target} ({data.class_names[target]!r}), the class of all {len(data.test)} test "
-                "images; allowed: a class beside which there are others, on whose images the attack is measured"
-            )
-        batch = min(self.settings.training.batch_size, len(data.train))
-        if attack.controls_training and rate > 0 and attack.touched(batch) == 0:
-            raise UserError(
-                f"training.batch_size is {batch} with attack.poisoning_rate {rate:g}: {attack.config.name} would "
-                f"poison no image of a batch; allowed: batches of at least {floor(0.5 / rate) + 1}"
-            )
-
-
-@lru_cache(maxsize=4)
-def _untrained(config: ModelConfig, num_classes: int, image_shape: tuple[int, int, int]) -> Classifier:
-    """A model to look at, on the CPU."""
-    channels = image_shape[0]
-    return make_classifier(config, num_classes, image_shape, (torch.zeros(channels), torch.ones(channels)), seed=0)

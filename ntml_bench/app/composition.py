@@ -7,6 +7,8 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ntml_bench.app.options import check_options
+
 
 def config_folder(name: str) -> Path:
     """`conf` or `sweeps`: inside the package where it was installed, beside it in a checkout."""
@@ -23,7 +25,11 @@ class SweepsOnSearchPath(SearchPathPlugin):
 
 
 def split_config(composed: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
-    """A composed config without Hydra's own node, and the names of the options chosen in each group."""
+    """A composed config without Hydra's own node, and the names of the options chosen in each group.
+
+    Raises UserError where these are not what would run.
+    """
+    check_options(composed, composed.hydra.runtime)
     choices = OmegaConf.to_container(composed.hydra.runtime.choices)
     assert isinstance(choices, dict)
     config = composed.copy()

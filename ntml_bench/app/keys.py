@@ -32,8 +32,8 @@ class Keys:
     has_trigger: bool
 
     @classmethod
-    def of(cls, settings: Settings, engine: Engine, fingerprint: str) -> "Keys":
-        """`fingerprint`: of the data."""
+    def of(cls, settings: Settings, engine: Engine, fingerprint: str, patch_size: int | None = None) -> "Keys":
+        """`fingerprint`: of the data; `patch_size`: as the classifier has it."""
         general, attack, code = settings.general, settings.attack, code_of(settings)
         # What a model of the recipe is determined by, whoever trains it.
         recipe = {
@@ -51,6 +51,9 @@ class Keys:
             recipe["compile"] = engine.compilation
         if "model" in code:
             recipe["model_code"] = code["model"]
+        if patch_size is not None:
+            # Another net than the one of older artifacts. Absent where it is the same, so that they keep their keys.
+            recipe["patch_size"] = patch_size
         clean = key_of({"stage": "victim", "attack": None, **recipe})
         has_trigger = attack.config.name != "none"
         victim = clean

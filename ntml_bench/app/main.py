@@ -19,6 +19,7 @@ from ntml_bench.app.command import as_typed
 from ntml_bench.app.composition import SweepsOnSearchPath, config_folder
 from ntml_bench.app.explain import explain, refused_key
 from ntml_bench.app.hydra_settings import check_hydra
+from ntml_bench.app.options import check_options
 from ntml_bench.app.partial import left_to_the_cells
 from ntml_bench.errors import UserError
 
@@ -38,6 +39,7 @@ def run_cell(config: DictConfig) -> dict[str, float | None] | float:
 
     hydra_config = cast(DictConfig, HydraConfig.get())
     check_hydra(hydra_config, config.outputs, config.sweep, jobs=True)
+    check_options(config, hydra_config.runtime)
     cluster = config.cluster.name
     if cluster != "threads" and hydra_config.mode == RunMode.RUN:
         raise UserError(f"cluster={cluster} is for sweeps: add -m; a single cell runs where it is started")

@@ -30,8 +30,8 @@ def planned(
         with open_dict(composed):
             composed.hydra.job.num = number
             composed.hydra.job.id = str(number)
-        plain, choices = split_config(composed)
         try:
+            plain, choices = split_config(composed)
             cells.append(session.cell(read_settings(plain, choices)))
         except UserError as error:
             raise UserError(f"{error}\n(in the cell {' '.join(filter_overrides(overrides))}; nothing was run)") from None

@@ -28,16 +28,24 @@ Metrics = dict[str, float | None]
 
 
 class Stages:
-    """The stages of one cell, made on demand; `say` is told what is going on."""
+    """The stages of one cell, made on demand; `say` is told what is going on. `patch_size`: as the classifier has it."""
 
-    def __init__(self, settings: Settings, store: Store, engine: Engine, data: ImageData, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        engine: Engine,
+        data: ImageData,
+        say: Callable[[str], None],
+        patch_size: int | None = None,
+    ) -> None:
         self.settings = settings
         self.store = store
         self.engine = engine
         self.data = data
         self.say = say
         self.seed = settings.general.seed
-        self.keys = Keys.of(settings, engine, data.fingerprint)
+        self.keys = Keys.of(settings, engine, data.fingerprint, patch_size)
         self.victims = Victims(settings, store, engine, data, self.keys, say)
         self._victim: Victim | None = None
         self._triggered: TriggeredTest | None = None

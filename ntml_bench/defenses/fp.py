@@ -8,6 +8,7 @@ last linear layer. For the logits that is the same as zeroing the channel, and i
 The published tolerance is on the accuracy of a validation set; here that is a part of the clean budget, never the test set.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ntml_bench.data.base import Split
 from ntml_bench.defenses.base import DEFENSES, Defense, DefenseConfig, DefenseContext
+from ntml_bench.errors import UserError
 from ntml_bench.models import Classifier
 from ntml_bench.schema import number
 from ntml_bench.training import Recipe
@@ -34,7 +36,13 @@ class FinePruning(Defense[FinePruningConfig]):
     Config = FinePruningConfig
 
     def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:
-        _ = model.head
+        # One row of channels for each image: of a net that classifies each of its patches, none is a channel of the image.
+        inputs = _inputs_of(model, lambda: model(torch.zeros(2, *image_shape)))
+        if [value.shape for value in inputs] != [(2, model.head.in_features)]:
+            raise UserError(
+                f"defense fp prunes the channels [N, D] that the last linear layer reads; that of {type(model.net).__name__} "
+                f"reads {' and '.join(str(list(value.shape)) for value in inputs) or 'nothing'} of 2 images"
+            )
 
     def purify(self, context: DefenseContext) -> Classifier:
         model = context.model
@@ -57,13 +65,17 @@ class FinePruning(Defense[FinePruningConfig]):
         return model
 
 
-def channels_to_keep(features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, order: Tensor, tolerance: float) -> Tensor:
+def channels_to_keep(
+    features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None, order: Tensor, tolerance: float
+) -> Tensor:
     """Which channels stay, bool [D], where `order` [D] is pruned from its front.
 
     Pruning goes on while the accuracy is at least (1 - tolerance) of before; at least one channel stays. `features` [N, D]
-    are the inputs of the last linear layer with `weight` [classes, D] and `bias` [classes].
+    are the inputs of the last linear layer with `weight` [classes, D] and `bias` [classes], if any.
     """
-    logits = features @ weight.T + bias
+    logits = features @ weight.T
+    if bias is not None:
+        logits = logits + bias
     accuracies = torch.empty(len(order), dtype=torch.float64, device=order.device)
     for pruned, channel in enumerate(order):  # logits with the first `pruned` channels gone
         accuracies[pruned] = (logits.argmax(dim=1) == labels).double().mean()
@@ -77,13 +89,23 @@ def channels_to_keep(features: Tensor, labels: Tensor, weight: Tensor, bias: Ten
 
 def head_inputs(context: DefenseContext, model: Classifier, split: Split) -> Tensor:
     """What the last linear layer reads, float32 [N, D], in eval mode without augmentation."""
+
+    def classify() -> None:
+        with context.engine.autocast():
+            for start in range(0, len(split), 500):
+                model(context.engine.images(split.images[start : start + 500]))
+
+    return torch.cat(_inputs_of(model, classify))
+
+
+def _inputs_of(model: Classifier, forward: Callable[[], object]) -> list[Tensor]:
+    """What the last linear layer reads in each of the forward passes, float32, in eval mode."""
     collected: list[Tensor] = []
     hook = model.head.register_forward_pre_hook(lambda _, inputs: collected.append(inputs[0].float()))
     model.eval()
     try:
-        with torch.no_grad(), context.engine.autocast():
-            for start in range(0, len(split), 500):
-                model(context.engine.images(split.images[start : start + 500]))
+        with torch.no_grad():
+            forward()
     finally:
         hook.remove()
-    return torch.cat(collected)
+    return collected

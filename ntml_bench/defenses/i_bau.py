@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ntml_bench.defenses.base import DEFENSES, Defense, DefenseConfig, DefenseContext
+from ntml_bench.derivatives import TwiceDifferentiable
+from ntml_bench.errors import UserError
 from ntml_bench.models import Classifier
 from ntml_bench.schema import number
 
@@ -42,6 +44,21 @@ class IBAUConfig(DefenseConfig):
 @DEFENSES.register("i_bau")
 class IBAU(Defense[IBAUConfig]):
     Config = IBAUConfig
+
+    def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:
+        model.eval()
+        image = torch.rand(1, *image_shape, generator=torch.Generator().manual_seed(0))
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+        def loss(delta: Tensor) -> Tensor:
+            return model(image + delta).float().logsumexp(dim=1).sum()
+
+        try:
+            hypergradient(loss, loss, torch.zeros_like(image), parameters, step=1.0, iterations=1)
+        except RuntimeError as error:
+            raise UserError(
+                f"defense i_bau needs second derivatives of the net, and {type(model.net).__name__} has none: {error}"
+            ) from None
 
     def purify(self, context: DefenseContext) -> Classifier:
         config, model, budget = self.config, context.model, context.clean_budget
@@ -119,7 +136,8 @@ def hypergradient(
     value = outer(delta)
     wanted = [delta, *parameters]
     by_delta, *direct = torch.autograd.grad(value, wanted, allow_unused=True, materialize_grads=True)
-    (inner_gradient,) = torch.autograd.grad(inner(delta), delta, create_graph=True)
+    with TwiceDifferentiable():
+        (inner_gradient,) = torch.autograd.grad(inner(delta), delta, create_graph=True)
     mapped = delta - step * inner_gradient
     v = by_delta
     for _ in range(iterations):

@@ -37,10 +37,13 @@ class NAD(Defense[NADConfig]):
         if count == 0:
             raise UserError("defense.attention_weights is []; allowed: one for each of the last stages, at least one")
         stages = model.stages(count)
-        with torch.no_grad():
-            _, maps = feature_maps(model.eval(), stages, torch.zeros(1, *image_shape))
         channels = [stage["num_chs"] for stage in list(cast(Any, model.net).feature_info)[-count:]]
-        if any(features.dim() != 4 or features.shape[1] != width for features, width in zip(maps, channels, strict=True)):
+        try:
+            with torch.no_grad():
+                _, maps = feature_maps(model.eval(), stages, torch.zeros(1, *image_shape))
+        except KeyError:  # a stage that the forward pass does not call
+            maps = []
+        if [(features.dim(), features.shape[1]) for features in maps] != [(4, width) for width in channels]:
             raise UserError(f"defense nad needs feature maps [N, C, H, W]; the stages of {type(model.net).__name__} give none")
 
     def purify(self, context: DefenseContext) -> Classifier:

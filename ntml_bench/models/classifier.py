@@ -1,6 +1,9 @@
 """The model that everything else sees: float images in [0, 1] to logits, whatever net is inside."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import gcd, log
 from threading import Lock
 from typing import Any, cast
 
@@ -21,10 +24,14 @@ class ModelConfig:
 
 
 class Classifier(nn.Module):
-    """A net behind its normalisation: float images [N, C, H, W] in [0, 1] to logits [N, classes]."""
+    """A net behind its normalisation: float images [N, C, H, W] in [0, 1] to logits [N, classes].
+
+    `patch_size`: of a net of patches that earlier versions made with other ones, which cut off the border; else None.
+    """
 
     mean: Tensor
     std: Tensor
+    patch_size: int | None = None
 
     def __init__(self, net: nn.Module, mean: Tensor, std: Tensor) -> None:
         super().__init__()
@@ -38,7 +45,10 @@ class Classifier(nn.Module):
     @property
     def head(self) -> nn.Linear:
         """The last linear layer; UserError for a net whose classifier is something else."""
-        head = cast(Any, self.net).get_classifier()
+        get_classifier = getattr(self.net, "get_classifier", None)
+        if get_classifier is None:
+            raise UserError(f"{type(self.net).__name__} has no get_classifier(); this needs a net that names its linear layer")
+        head = cast(Any, get_classifier)()
         if not isinstance(head, nn.Linear):
             raise UserError(
                 f"{type(self.net).__name__} ends in {type(head).__name__}; this needs a net that ends in a linear layer"
@@ -50,49 +60,112 @@ class Classifier(nn.Module):
         info = getattr(self.net, "feature_info", None) or []
         if len(info) < count:
             raise UserError(f"{type(self.net).__name__} names {len(info)} stages of feature maps; this needs {count}")
-        return [self.net.get_submodule(stage["module"]) for stage in list(info)[-count:]]
+        try:
+            return [self.net.get_submodule(stage["module"]) for stage in list(info)[-count:]]
+        except (AttributeError, KeyError) as error:
+            raise UserError(f"feature_info of {type(self.net).__name__} names stages that it does not have: {error}") from None
 
 
 def make_classifier(
     config: ModelConfig, num_classes: int, image_shape: tuple[int, int, int], statistics: tuple[Tensor, Tensor], seed: int
 ) -> Classifier:
-    """A new classifier with random weights that depend on `seed` alone. UserError for an unknown name."""
-    module_of(config)
-    channels, height, width = image_shape
-    # The initialisers draw from torch's global generator, which is one for all threads.
-    with _global_generator, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "initialisation"))
-        net = _create(config.name, num_classes, channels, height, width)
-    return Classifier(net, *statistics)
+    """A new classifier with random weights that depend on `seed` alone. UserError for a name that is none, or does not fit."""
+    _check_name(config.name)
+    # The initialisers draw from torch's global generator.
+    with global_stream(derive(seed, "initialisation")):
+        net, patch_size = _create(config.name, num_classes, *image_shape)
+    classifier = Classifier(net, *statistics)
+    classifier.patch_size = patch_size
+    return classifier
+
+
+def _check_name(name: str) -> None:
+    names = timm.list_models()
+    if name in names:
+        return
+    # timm's names of weights, of which it would make the net, with random weights here.
+    net, _, weights = name.partition(".")
+    if weights and net in names:
+        raise UserError(f"model.name is '{name}', but weights are always random here, never '{weights}'; use model.name={net}")
+    raise unknown("model.name", name, names)
 
 
 def module_of(config: ModelConfig) -> str:
     """The name of the module that builds the net; UserError for an unknown one."""
-    if not timm.is_model(config.name):
-        raise unknown("model.name", config.name, timm.list_models())
+    _check_name(config.name)
     return timm.model_entrypoint(config.name).__module__
 
 
 _global_generator = Lock()
+
+
+@contextmanager
+def global_stream(seed: int) -> Iterator[None]:
+    """torch's global generator, which is one for all threads, seeded for the block, and behind it as it was."""
+    with _global_generator, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 OWN = ("preact_resnet18", "resnet_tiny")
 
 
-def _create(name: str, num_classes: int, channels: int, height: int, width: int) -> nn.Module:
-    arguments: dict[str, Any] = {"pretrained": False, "num_classes": num_classes, "in_chans": channels}
+def _create(name: str, num_classes: int, channels: int, height: int, width: int) -> tuple[nn.Module, int | None]:
+    """The net, and the size of its patches where that is another one than earlier versions took."""
+
+    def create(**arguments: Any) -> nn.Module:
+        return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=channels, **arguments)
+
     if name in OWN:
-        return timm.create_model(name, **arguments)
+        return create(), None
     try:
-        # Transformers: 64 patches, as a 224x224 image has 196.
-        return timm.create_model(name, img_size=(height, width), patch_size=max(1, min(height, width) // 8), **arguments)
-    except TypeError:
-        net = timm.create_model(name, **arguments)
-    adapt_to_small_images(net, min(height, width))
-    try:
+        try:
+            return _of_patches(name, create, height, width)
+        except TypeError:
+            net = create()
+        adapt_to_small_images(net, min(height, width))
         with torch.inference_mode():
             net.eval()(torch.zeros(1, channels, height, width))
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise UserError(f"model.name={name} cannot be adapted to images of {height}x{width} pixels: {error}") from None
-    return net
+    return net, None
+
+
+def _of_patches(name: str, create: Callable[..., nn.Module], height: int, width: int) -> tuple[nn.Module, int | None]:
+    """A net of patches; TypeError for one that has none."""
+    size = patch_size(height, width)
+    net = create(img_size=(height, width), patch_size=size)
+    usual = max(1, min(height, width) // PATCHES)
+    if size == usual:
+        return net, None
+    # What takes any setting and heeds none, as a user's own net may, is the net that it was.
+    with suppress(RuntimeError, AssertionError, ValueError, ArithmeticError, LookupError):
+        other = create(img_size=(height, width), patch_size=usual)
+        if [value.shape for value in other.state_dict().values()] == [value.shape for value in net.state_dict().values()]:
+            return net, None
+    patches = max(height, width) // size
+    if not PATCHES / 2 <= patches <= 2 * PATCHES:
+        raise UserError(
+            f"model.name={name} cuts images into patches of one size, and none that divides {height}x{width} pixels makes "
+            f"{PATCHES // 2} to {2 * PATCHES} of a side; use images of {round(min(height, width) / PATCHES) * PATCHES} "
+            "pixels, or a convolutional net"
+        )
+    return net, size
+
+
+PATCHES = 8
+"""Along a side of an image, about, in nets of patches: 64 of all, as a 224x224 image has 196."""
+
+
+def patch_size(height: int, width: int) -> int:
+    """The side in pixels of square patches that cover the whole image, about `PATCHES` of them along its shorter side."""
+    shorter = min(height, width)
+    usual = max(1, shorter // PATCHES)
+    if height % usual == width % usual == 0:
+        return usual
+    common = gcd(height, width)
+    divisors = [size for size in range(1, common + 1) if common % size == 0]
+    return min(divisors, key=lambda size: abs(log(shorter / size / PATCHES)))
 
 
 def adapt_to_small_images(net: nn.Module, size: int) -> None:

@@ -1,0 +1,78 @@
+"""What of a cell can be seen to fail before anything is trained: settings that do not fit the data, the net or each other."""
+
+from functools import cache, lru_cache
+from math import floor
+
+import torch
+
+from ntml_bench.app.settings import Settings
+from ntml_bench.data import ImageData
+from ntml_bench.data.budget import clean_budget
+from ntml_bench.defenses.base import POISONED_TRAINING_SET, Defense
+from ntml_bench.errors import UserError
+from ntml_bench.models import Classifier, ModelConfig, check_net, make_classifier
+from ntml_bench.objective import CLEAN_BUDGET_ACCURACY
+from ntml_bench.store import key_of, plain
+
+_FITTING: set[tuple[type[Defense], str]] = set()
+"""Defenses that were tried on a net, by their settings and its."""
+
+
+def check_cell(settings: Settings, data: ImageData) -> None:
+    """Raise UserError for settings that do not fit the data, the model or each other."""
+    attack, defense, general = settings.attack, settings.defense, settings.general
+    class_sizes = torch.bincount(data.train.labels.cpu(), minlength=data.num_classes)
+    attack.check(class_sizes, data.image_shape)
+    _check_target(settings, data)
+    if POISONED_TRAINING_SET in defense.needs and not general.defender_has_training_set:
+        raise UserError(
+            f"defense {defense.config.name} needs the poisoned training set, but defender_has_training_set is false; "
+            "set it to true or choose a defense that needs the clean budget only"
+        )
+    if defense.config.name != "none" or general.objective == CLEAN_BUDGET_ACCURACY:
+        # Which images the attack takes is not known yet; how many it leaves is.
+        untouched = torch.arange(len(data.train)) >= attack.touched(len(data.train))
+        clean_budget(data.train.labels, untouched, general.clean_budget, general.seed)
+    patch_size_of(settings.model, data.num_classes, data.image_shape)
+    _check_defense(defense, settings.model, data.num_classes, data.image_shape)
+
+
+def _check_target(settings: Settings, data: ImageData) -> None:
+    """Raise UserError where the attack could not be measured, or would poison nothing."""
+    attack = settings.attack
+    target, rate = attack.config.target_class, attack.config.poisoning_rate
+    if attack.config.name != "none" and bool((data.test.labels == target).all()):
+        raise UserError(
+            f"attack.target_class is {target} ({data.class_names[target]!r}), the class of all {len(data.test)} test "
+            "images; allowed: a class beside which there are others, on whose images the attack is measured"
+        )
+    batch = min(settings.training.batch_size, len(data.train))
+    if attack.controls_training and rate > 0 and attack.touched(batch) == 0:
+        raise UserError(
+            f"training.batch_size is {batch} with attack.poisoning_rate {rate:g}: {attack.config.name} would "
+            f"poison no image of a batch; allowed: batches of at least {floor(0.5 / rate) + 1}"
+        )
+
+
+def _check_defense(defense: Defense, config: ModelConfig, num_classes: int, image_shape: tuple[int, int, int]) -> None:
+    """Once for all cells of a sweep: a defense may try its steps on the model."""
+    asked = plain({"defense": defense.config, "model": config, "classes": num_classes, "images": image_shape})
+    key = type(defense), key_of(asked)
+    if key not in _FITTING:
+        defense.check(_untrained(config, num_classes, image_shape), image_shape)
+        _FITTING.add(key)
+
+
+@cache
+def patch_size_of(config: ModelConfig, num_classes: int, image_shape: tuple[int, int, int]) -> int | None:
+    """As the classifier has it. Raises UserError for a net that does not fit or does not see the whole image."""
+    model = _untrained(config, num_classes, image_shape)
+    check_net(config.name, model, image_shape, num_classes)
+    return model.patch_size
+
+
+@lru_cache(maxsize=4)
+def _untrained(config: ModelConfig, num_classes: int, image_shape: tuple[int, int, int]) -> Classifier:
+    """A model to look at, on the CPU."""
+    channels = image_shape[0]
+    return make_classifier(config, num_classes, image_shape, (torch.zeros(channels), torch.ones(channels)), seed=0)

@@ -1,0 +1,86 @@
+"""The name of an option is what runs: a name beside it is refused, and so is a file that is never read."""
+
+from pathlib import Path
+
+import pytest
+from builders import CONF
+from hydra import compose, initialize_config_dir
+
+from ntml_bench.app.composition import split_config
+from ntml_bench.app.settings import Settings, read_settings
+from ntml_bench.errors import UserError
+
+MINE = "target_class: 0\npoisoning_rate: 0.1\ntrigger_size: 2\nmargin: 0\n"
+
+
+def settings_of(*overrides: str, folder: Path | None = None) -> Settings:
+    searched = [] if folder is None else [f"hydra.searchpath=['file://{folder}']"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("config", [*overrides, *searched], return_hydra_config=True)
+    return read_settings(*split_config(composed))
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    path = folder / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "instead"),
+    [
+        (["model.name=resnet18"], "model=timm model.name=resnet18"),
+        (["model=preact_resnet18", "model.name=resnet_tiny"], "model=timm model.name=resnet_tiny"),
+        (["attack.name=blended"], "attack=blended"),
+        (["attack.name=none"], "attack=none"),
+        (["dataset=digits", "dataset.name=digit_scenes"], "dataset=digit_scenes"),
+        (["dataset=cifar10_jpeg", "dataset.name=cifar10"], "dataset=cifar10"),
+        (["defense=ft", "defense.name=none"], "defense=none"),
+        (["training.name=backdoorbench"], "training=backdoorbench"),
+        (["training=one_cycle_24", "training.name=one_cycle"], "training=one_cycle"),
+        (["cluster.name=local"], "cluster=local"),
+    ],
+)
+def test_a_name_beside_the_options_own_is_refused(overrides: list[str], instead: str) -> None:
+    group, _, name = overrides[-1].partition(".name=")
+    with pytest.raises(UserError, match=rf"^{group}\.name is '{name}', but the chosen option {group}=.* instead: {instead}$"):
+        settings_of(*overrides)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "preact_resnet18", "resnet_tiny"])
+def test_the_option_that_leaves_the_net_open_is_called_by_the_net(name: str) -> None:
+    settings = settings_of("model=timm", f"model.name={name}")
+    assert settings.labels["model"] == settings.model.name == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"name: badnets\n{MINE}",
+        "defaults: [badnets, _self_]\ntrigger_size: 2\n",
+        "# @package _global_\nattack:\n  name: badnets\n  " + MINE.strip().replace("\n", "\n  ") + "\n",
+    ],
+)
+def test_an_own_option_is_called_by_its_file(text: str, tmp_path: Path) -> None:
+    write(tmp_path, "attack/my_badnets", text)
+    settings = settings_of("attack=my_badnets", folder=tmp_path)
+    assert settings.labels["attack"] == "my_badnets"
+    assert (settings.attack.config.name, vars(settings.attack.config)["trigger_size"]) == ("badnets", 2)
+    with pytest.raises(UserError, match=r"attack\.name is 'none', but the chosen option attack=my_badnets is 'badnets'"):
+        settings_of("attack=my_badnets", "attack.name=none", folder=tmp_path)
+
+
+def test_values_of_a_data_set_do_not_name_another_method(tmp_path: Path) -> None:
+    write(tmp_path, "dataset_attack/digits_badnets", "# @package attack\nname: none\n")
+    with pytest.raises(UserError, match=r"attack\.name is 'none'"):
+        settings_of("dataset=digits", folder=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["defense/ft", "dataset_attack/digit_scenes_badnets", "training/one_cycle"])
+def test_an_own_file_that_would_never_be_read_is_refused(name: str, tmp_path: Path) -> None:
+    write(tmp_path, name, (CONF / f"{name}.yaml").read_text())
+    settings_of("defense=ft", folder=tmp_path)
+    write(tmp_path, name, (CONF / f"{name}.yaml").read_text() + "# another\n")
+    group, option = name.split("/")
+    with pytest.raises(UserError, match=rf"{name}\.yaml is never read, because {group}={option} comes with ntml-bench"):
+        settings_of("defense=ft", folder=tmp_path)
