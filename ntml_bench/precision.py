@@ -29,8 +29,8 @@ def automatic(device: torch.device, deterministic: bool, cache_dir: Path | None)
     """The precision, and in words what chose it.
 
     On a CPU with bfloat16 instructions the faster one, as it was measured first: that is kept in `cache_dir` for the model of
-    the CPU and the version of torch. Deterministic runs take bfloat16 there: it ends in the same digits on more machines, and nothing
-    that differs from run to run may choose. Without such instructions float32, on a GPU with them bfloat16.
+    the CPU and the version of torch. Deterministic runs take bfloat16 there: it ends in the same digits on more machines, and
+    nothing that differs from run to run may choose. Without such instructions float32, on a GPU with them bfloat16.
     """
     if not has_bfloat16(device):
         return FLOAT32, "no bfloat16 instructions"
