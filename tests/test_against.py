@@ -1,7 +1,7 @@
 """A sweep held against a kept one: what is compared, what the verdict is, and how often it errs."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,25 @@ def test_a_shift_of_one_column_is_found_and_named(tmp_path: Path, capsys: pytest
     assert len(lines) == 3
     # It is far larger than what is said to be seen.
     assert column.detectable < 31
+
+
+def test_a_jump_that_kept_runs_make_too_is_no_failure(tmp_path: Path) -> None:
+    # Every third run has one column that jumps, another each time: outside every interval, and yet of the same kind.
+    def jumping(seeds: Sequence[int]) -> Made:
+        cells, records = seeded(seeds, means=dict.fromkeys(MEANS, (90.0, 50.0)))
+        for done in records:
+            if done["defense"] != "none":
+                done["after"]["attack_success_rate"] = 50.0 + 0.01 * (done["seed"] % 7)
+                if done["seed"] % 3 == 1 and done["defense"] == ("ft", "nad", "nt_ml")[done["seed"] // 3 % 3]:
+                    done["after"]["attack_success_rate"] = 90.0
+        return cells, records
+
+    found = held(tmp_path, jumping([1]), jumping([0, 4, 7, 9, 2, 3]))
+    assert [one.average.column for one in found.failed] == ["ft"]
+    assert found.standing is not None
+    assert found.standing.p > found.standing.smallest == pytest.approx(1 / 7)
+    assert found.verdict == "reproduced"
+    assert "but kept runs stand out among the others as much (p 0.29)" in brief(found)[0]
 
 
 def test_equal_digits_are_counted_and_need_no_statistics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from ntml_bench.statistics.intervals import (
     prediction_reach,
     stratified_bootstrap,
 )
+from ntml_bench.statistics.permutation import standing
 from ntml_bench.statistics.ranks import block_ranks, critical_difference, friedman, groups_within, holm, wilcoxon
 
 # Demšar (2006), Table 6: AUC of C4.5, C4.5+m, C4.5+cf and C4.5+m+cf on 14 data sets. The paper prints 0.975 twice for `voting`
@@ -152,3 +153,22 @@ def test_the_bootstrap_keeps_to_its_strata() -> None:
     error = sqrt(sum(stratum.var() / 10 for stratum in strata)) / 6
     assert (low, high) == pytest.approx((strata.mean() - 1.96 * error, strata.mean() + 1.96 * error), abs=0.15)
     assert stratified_bootstrap(list(strata)) == (low, high)
+
+
+def test_new_runs_stand_out_by_their_rank_among_all_runs() -> None:
+    kept = [[0.0], [1.0], [2.0], [3.0]]
+    assert (standing(kept, [[30.0]], [0.0]).p, standing(kept, [[30.0]], [0.0]).smallest) == (0.2, 0.2)
+    # In the middle: everyone else stands out as much or more.
+    assert standing(kept, [[1.5]], [0.0]).p == 1.0
+    # Two of six runs: one division of fifteen.
+    assert standing(kept, [[30.0], [31.0]], [0.0]).p == pytest.approx(1 / 15)
+    # Nothing scatters, and nothing differs.
+    assert standing([[5.0]] * 4, [[5.0]], [0.0]).p == 1.0
+
+
+def test_standing_out_is_as_rare_as_it_says_whatever_the_distribution() -> None:
+    draw = np.random.default_rng(0)
+    # Columns that jump rarely, where Student's interval would fail in a third of all checks.
+    runs = 1 + 9.0 * (draw.random((1500, 6, 8)) < 0.1) + draw.exponential(0.1, (1500, 6, 8))
+    found = [standing(one[:5], one[5:], np.full(8, 0.05)) for one in runs]
+    assert np.mean([one.p <= one.smallest for one in found]) == pytest.approx(1 / 6, abs=0.03)

@@ -83,6 +83,7 @@ def check_json(check: Check) -> str:
             side: {name: sorted(values) for name, values in runs.facts.items()}
             for side, runs in (("sweep", check.ours), ("reference", check.theirs))
         },
+        "standing": None if check.standing is None else vars(check.standing),
         "columns": [_column(tested) for tested in check.tested],
         "ranges": [_ranged(ranged) for ranged in check.ranged],
         "runs": [vars(count) for count in check.counts],

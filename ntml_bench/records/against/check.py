@@ -6,11 +6,13 @@ from typing import Literal
 
 from ntml_bench.errors import UserError, unknown
 from ntml_bench.records.against.cells import Count, Ranged, Repeated, counts_of, ranged_cells, repeated_cells
-from ntml_bench.records.against.columns import Tested, judged_columns
+from ntml_bench.records.against.columns import Tested, judged_columns, standing_of
 from ntml_bench.records.against.pairing import Unpaired, paired, refusal
 from ntml_bench.records.against.runs import Runs, read_runs
 from ntml_bench.records.against.series import series_of
 from ntml_bench.records.manifest import MANIFEST
+from ntml_bench.statistics import ALPHA
+from ntml_bench.statistics.permutation import Standing
 
 Verdict = Literal["reproduced", "not reproduced", "not decided", "not comparable"]
 EXIT_CODES: dict[Verdict, int] = {"reproduced": 0, "not reproduced": 1, "not decided": 2, "not comparable": 2}
@@ -32,6 +34,7 @@ class Check:
     ranged: tuple[Ranged, ...]
     counts: tuple[Count, ...]
     tested: tuple[Tested, ...]
+    standing: Standing | None = None
 
     @property
     def all_equal(self) -> bool:
@@ -43,6 +46,11 @@ class Check:
         return [column for column in self.tested if not column.inside]
 
     @property
+    def stands_out(self) -> bool:
+        """Whether the new runs stand out among all runs, as far as their number can show it."""
+        return self.standing is None or self.standing.p <= max(ALPHA, self.standing.smallest)
+
+    @property
     def verdict(self) -> Verdict:
         """Equal digits throughout are a reproduction whatever the averages say; else the averages decide."""
         if self.refused or not self.compared:
@@ -51,7 +59,7 @@ class Check:
             return "reproduced"
         if not self.tested:
             return "not decided"
-        return "not reproduced" if self.failed else "reproduced"
+        return "not reproduced" if self.failed and self.stands_out else "reproduced"
 
 
 def find_reference(name: str, outputs: Path) -> Path:
@@ -73,7 +81,7 @@ def check(folder: Path, reference: Path) -> Check:
         return Check(ours, theirs, refused, (), 0, (), (), (), ())
     pairs, unpaired = paired(ours, theirs)
     series = series_of(pairs)
-    ranged = ranged_cells(series)
+    ranged, tested = ranged_cells(series), judged_columns(series)
     return Check(
         ours=ours,
         theirs=theirs,
@@ -83,5 +91,6 @@ def check(folder: Path, reference: Path) -> Check:
         repeated=tuple(repeated_cells(pairs)),
         ranged=tuple(ranged),
         counts=tuple(counts_of(ranged)),
-        tested=tuple(judged_columns(series)),
+        tested=tuple(tested),
+        standing=standing_of(tested),
     )

@@ -25,7 +25,9 @@ LEGEND = (
     "Verdict: by the averages over attacks of each column, ACC and ASR. expected: the interval that the mean of the new seeds"
     " lies in, from the mean and the deviation of the kept seeds (Student's prediction interval, mean ± t s sqrt(1/new +"
     " 1/kept)), at 5 % over the number of tests (Bonferroni): where nothing has changed, some column lies outside in at most"
-    " 5 % of all checks. Seeds that both sides have are left out of the kept ones.",
+    " 5 % of all checks, if averages are normal. As they need not be, the new seeds must also stand out among all runs in a"
+    " permutation of whole runs (of the largest studentized difference over all columns; p at most 0.05, or the smallest that"
+    " there can be, 1/(kept + 1) for one new seed). Seeds that both sides have are left out of the kept ones.",
     "seen at 80 %: the shift of that average, in points, that would have been found outside in four cases of five; a smaller"
     " one can go unnoticed.",
     "Range: with n kept seeds a new run of the same kind lies outside the range of a number with probability 2/(n + 1), so"
@@ -62,7 +64,10 @@ def _reason(check: Check) -> str:
     if not check.tested:
         return f"'{name}' has fewer than {FEWEST} seeds besides the sweep's own, so only digits can be compared"
     if check.failed:
-        return "; ".join(map(_failure, check.failed))
+        failures = "; ".join(map(_failure, check.failed))
+        if check.verdict == "not reproduced" or check.standing is None:
+            return failures
+        return f"{failures}; but kept runs stand out among the others as much (p {check.standing.p:.2f})"
     kept = sorted({column.average.kept.n for column in check.tested})
     runs = " to ".join(map(str, dict.fromkeys((kept[0], kept[-1]))))
     return (
