@@ -53,9 +53,6 @@ class Progress:
     def close(self) -> None:
         self._bar.stop()
 
-    def _log(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
-
     def _begins(self) -> bool:
         """Whether this is the first that is heard of any cell."""
         first, self._begun = not self._begun, True
@@ -87,7 +84,7 @@ class CellProgress:
         now = progress.clock()
         if progress._begins() or now - self._logged >= SECONDS_BETWEEN_LINES:
             self._logged = now
-            progress._log(line)
+            progress._print(line, None)
 
     def done(self, record: dict[str, Any], found: bool) -> None:
         """`found`: whether the record was there before."""
