@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,11 +105,16 @@ def test_a_link_to_a_folder_around_it(folder: Path) -> None:
 
 
 def test_what_may_not_be_read_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Path.open
+
     def denied(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
+    def denied_images(path: Path, *arguments: Any, **named: Any) -> Any:
+        return denied() if path.suffix == ".png" else opened(path, *arguments, **named)
+
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", denied)
+        patch.setattr(Path, "open", denied_images)
         with pytest.raises(UserError, match=r"cannot decode the image .*train/1/0\.png: Permission denied"):
             loaded(folder)
     with monkeypatch.context() as patch:

@@ -179,6 +179,6 @@ def test_the_diagram_has_every_defense_and_its_rank(tmp_path: Path) -> None:
         assert name in svg
         assert f"{rank:.2f}" in svg
     assert f"CD {ranking.critical_difference:.2f}" in svg
-    assert [path.name for path in found[0].write(tmp_path)] == ["ranks-der.png", "ranks-der.pdf"]
+    assert [path.name for path in found[0].write(tmp_path, pdf=True)] == ["ranks-der.png", "ranks-der.pdf"]
     few = report_of_folder(write_sweep(tmp_path, "few", *golden()), looked_into=False)
     assert not [drawing for drawing in drawings(few) if drawing.kind == "ranks"]

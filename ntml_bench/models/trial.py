@@ -15,8 +15,10 @@ from torch import Tensor
 from ntml_bench.errors import UserError
 from ntml_bench.models.classifier import Classifier, global_stream
 
-IMAGES = 4
-"""Random images that are tried: a pixel may happen to meet closed units only."""
+IMAGES = 32
+"""Random images that are tried at most: a pixel may happen to meet closed units only."""
+CHANGED = 4
+"""Of them, those that are also changed."""
 SEED = 0
 
 
@@ -68,7 +70,7 @@ def _hidden(model: Classifier, image_shape: tuple[int, int, int], num_classes: i
         seen |= _reached(logits, image, weights)
         if seen.all():
             break
-    hidden = ~seen if seen.all() else _unchanging(logits, images, ~seen, rng)
+    hidden = ~seen if seen.all() else _unchanging(logits, images[:CHANGED], ~seen, rng)
     # Behind it, because a step of training moves the statistics of BatchNorm layers.
     probe.train()
     (logits(images) * weights).sum().backward()
