@@ -63,6 +63,12 @@ def test_a_run_says_what_it_aims_at_and_what_is_odd_about_the_images(workplace: 
         assert "Target class of badnets, sig: 1 ('10')." in lines
         assert outcome.output.count("warning:") == 1
     assert "Target class of badnets, sig: 1 ('10')." in (workplace / "outputs/tables/images/table.md").read_text()
+    records = [path.read_text() for path in (workplace / "outputs" / "store").glob("cell-*/record.json")]
+    assert len(records) == 3
+    for record in records:
+        # What is kept and shared says nothing of where the images are.
+        assert "(the first is test/2/0.png) are of a single value" in record
+        assert str(workplace) not in record
 
 
 def test_an_attack_without_images_to_measure_it_on_is_refused(workplace: Path) -> None:

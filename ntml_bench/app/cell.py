@@ -20,6 +20,7 @@ from ntml_bench.app.keys import code_of
 from ntml_bench.app.settings import Settings
 from ntml_bench.app.stages import Stages
 from ntml_bench.data import ImageData
+from ntml_bench.data.image_files import shown
 from ntml_bench.data.loading import cache_dir
 from ntml_bench.engine import Engine
 from ntml_bench.evaluation import defense_effectiveness_rating
@@ -181,13 +182,18 @@ class Cell:
 
     def _data(self) -> dict[str, Any]:
         """Which images: what tells data sets of one name apart, but not where anybody's folders are."""
-        root = getattr(self.settings.dataset.config, "root", None)
-        place = None if root is None else Path(root).expanduser().resolve()
+        place = self._place
         return {
             "whole": self.data.whole,
             "folder": place and place.name,
             "place": place and key_of({"place": place}),
         }
+
+    @property
+    def _place(self) -> Path | None:
+        """Where the images are, if they are in a folder of the user's."""
+        root = getattr(self.settings.dataset.config, "root", None)
+        return None if root is None else Path(root).expanduser().resolve()
 
     def _stages(self, say: Callable[[str], None]) -> Stages:
         patch_size = patch_size_of(self.settings.model, self.data.num_classes, self.data.image_shape)
@@ -236,7 +242,7 @@ class Cell:
                     "training_images": len(self.data.train),
                     "test_images": len(self.data.test),
                     "classes": list(self.data.class_names),
-                    "remarks": list(self.data.remarks),
+                    "remarks": [remark.replace(f"{shown(self._place)}/", "") for remark in self.data.remarks],
                 },
                 "environment": environment(self.engine),
             },
