@@ -153,7 +153,8 @@ def counted(number: int, thing: str) -> str:
 
 RECONSTRUCTIONS = {
     "nt_ml": "nt_ml is a reconstruction from the abstract of NT-ML (arXiv 2508.05404), not the authors' code;"
-    " its numbers are not the paper's.",
+    " its numbers are not the paper's. Its values were picked in a trial on test images, with the triggers known; its rivals'"
+    " were not.",
     "nt_ml_selective": "nt_ml_selective is an extension of nt_ml of our own, which the abstract of NT-ML does not carry.",
 }
 
