@@ -14,8 +14,8 @@ Other readings and controls are settings: `mode: drop` leaves the label out of b
 `target: uniform` (nothing learned from T in NT), `non_target_training: false` (ML alone: S goes into it as it starts),
 `mutual: ce_only | none`, `freeze_teacher`.
 
-Temperature, alpha and learning rates were picked in a trial on a part of CIFAR-10, by test images and with the triggers known. The
-rivals run at published or untuned values: until all are tuned alike, their comparison is not a fair one.
+Temperature, alpha and learning rates were picked in a trial on a part of CIFAR-10, by test images and with the triggers known.
+The rivals run at published or untuned values: until all are tuned alike, their comparison is not a fair one.
 """
 
 from dataclasses import dataclass
