@@ -195,6 +195,11 @@ class Cell:
         root = getattr(self.settings.dataset.config, "root", None)
         return None if root is None else Path(root).expanduser().resolve()
 
+    def _remarks(self) -> list[str]:
+        """What is said of the images, without where they are."""
+        place = self._place
+        return [remark if place is None else remark.replace(f"{shown(place)}/", "") for remark in self.data.remarks]
+
     def _stages(self, say: Callable[[str], None]) -> Stages:
         patch_size = patch_size_of(self.settings.model, self.data.num_classes, self.data.image_shape)
         return Stages(self.settings, self.store, self.engine, self.data, say, patch_size)
@@ -242,7 +247,7 @@ class Cell:
                     "training_images": len(self.data.train),
                     "test_images": len(self.data.test),
                     "classes": list(self.data.class_names),
-                    "remarks": [remark.replace(f"{shown(self._place)}/", "") for remark in self.data.remarks],
+                    "remarks": self._remarks(),
                 },
                 "environment": environment(self.engine),
             },

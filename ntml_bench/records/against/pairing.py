@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ntml_bench.records.against.runs import FINGERPRINT, Group, Runs
+from ntml_bench.records.against.runs import Group, Runs
 from ntml_bench.records.labels import Labels
 
 ABSENT = "absent"
@@ -74,6 +74,4 @@ def _differences(ours: Group, theirs: Group) -> Sequence[Difference]:
         Difference(key, ours.compared.get(key, ABSENT), theirs.compared.get(key, ABSENT))
         for key in keys
         if ours.compared.get(key) != theirs.compared.get(key)
-        # What is not done yet has no data to tell apart.
-        and not (key == FINGERPRINT and not (ours.runs and theirs.runs))
     ]
