@@ -55,7 +55,12 @@ def evaluate(engine: Engine, model: nn.Module, test: Split, triggered: Triggered
 
 def accuracy(engine: Engine, model: nn.Module, split: Split) -> float:
     """Share (0 to 1) of images that are classified right: for what a defense selects on its clean budget."""
-    return float((_probabilities(engine, model, split.images).argmax(1) == split.labels).double().mean())
+    return float(right(engine, model, split).double().mean())
+
+
+def right(engine: Engine, model: nn.Module, split: Split) -> Tensor:
+    """Which images are classified right, bool [N]; the model is put into eval mode."""
+    return _probabilities(engine, model, split.images).argmax(1) == split.labels
 
 
 def defense_effectiveness_rating(before: dict[str, float | None], after: dict[str, float | None]) -> float | None:

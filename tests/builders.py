@@ -33,6 +33,12 @@ def yaml_values(group: str, name: str) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
+def method_values(group: str, name: str) -> dict[str, Any]:
+    """The values of an option's YAML file that the method's class is built from: a defense's strength is the app's."""
+    own = yaml_values(group, name)
+    return {key: value for key, value in own.items() if (group, key) != ("defense", "strength")}
+
+
 def make_dataset(name: str, **changes: Any) -> Dataset:
     """A data set with the values of its YAML file, some of them changed."""
     values = yaml_values("dataset", name) | changes
@@ -178,7 +184,7 @@ def quick_values(values: dict[str, Any]) -> dict[str, Any]:
 
 def quick_defense(name: str, values: dict[str, Any] | None = None, **changes: Any) -> Defense:
     """A defense with the values of its YAML file, but with little to do; `__` in a name leads into a group."""
-    values = values or quick_values(yaml_values("defense", name))
+    values = values or quick_values(method_values("defense", name))
     for dotted, value in changes.items():
         values = with_value(values, dotted.replace("__", "."), value)
     return DEFENSES[name](build(DEFENSES[name].Config, values, "defense"))

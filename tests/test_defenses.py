@@ -12,6 +12,7 @@ from builders import (
     Diary,
     classifier,
     defender,
+    method_values,
     quick_defense,
     quick_values,
     reloaded,
@@ -19,7 +20,6 @@ from builders import (
     split,
     state_of,
     with_value,
-    yaml_values,
 )
 from torch import Tensor, nn
 
@@ -42,7 +42,7 @@ def test_every_defense_of_the_package_has_a_yaml_that_says_its_command() -> None
     assert ours == sorted(path.stem for path in (CONF / "defense").glob("*.yaml"))
     for name in ours:
         assert f"ntml-bench defense={name}" in (CONF / "defense" / f"{name}.yaml").read_text()
-        assert yaml_values("defense", name)["name"] == name
+        assert method_values("defense", name)["name"] == name
 
 
 @pytest.mark.parametrize("name", DEFENSE_NAMES)
@@ -139,7 +139,7 @@ def test_every_logged_value_is_a_number_with_an_epoch(name: str) -> None:
 
 @pytest.mark.parametrize("name", DEFENSE_NAMES)
 def test_a_budget_smaller_than_a_batch_works(name: str) -> None:
-    defense = DEFENSES[name](build(DEFENSES[name].Config, _only_once(yaml_values("defense", name)), "defense"))
+    defense = DEFENSES[name](build(DEFENSES[name].Config, _only_once(method_values("defense", name)), "defense"))
     defense.purify(defender(clean_budget=split(5), poisoned_train=split(9)))
 
 
@@ -278,7 +278,7 @@ def differ(name: str, one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("name", REAL)
 def test_every_value_of_a_yaml_file_changes_the_result(name: str) -> None:
-    quick = quick_values(yaml_values("defense", name))
+    quick = quick_values(method_values("defense", name))
     for key, value in quick.items():
         if key == "name":
             continue

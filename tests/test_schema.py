@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from builders import CONF, leaves, yaml_values
+from builders import CONF, leaves, method_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -178,6 +178,6 @@ OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / gro
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_yaml_value_reaches_the_settings(group: str, option: str) -> None:
-    values = yaml_values(group, option)
+    values = method_values(group, option)
     assert leaves(plain(build(schema_of(group, values["name"]), values, group))) != []
     assert plain(build(schema_of(group, values["name"]), values, group)) == values

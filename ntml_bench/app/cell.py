@@ -174,11 +174,25 @@ class Cell:
             "dataset": dataset,
             "model": plain(settings.model),
             "attack": plain(settings.attack.config),
-            "defense": plain(settings.defense.config),
+            "defense": self._defense_settings(),
             "training": plain(settings.training),
             **{name: getattr(settings.general, name) for name in RECORDED},
             "precision": "bfloat16" if self.engine.half else "float32",
         }
+
+    def _defense_settings(self) -> dict[str, Any]:
+        """The settings of the defense; of one that is tuned its strengths in place of the setting that is tuned."""
+        values, tuning = plain(self.settings.defense.config), self.settings.tuning
+        if tuning is None:
+            return values
+        strength = tuning.strength
+        tuned = {
+            "tuning": "price",
+            "price": tuning.price,
+            "validation_share": tuning.validation_share,
+            "strength": {"setting": strength.setting, "values": list(strength.values)},
+        }
+        return {**strength.applied(values, "tuned"), **tuned}
 
     def _data(self) -> dict[str, Any]:
         """Which images: what tells data sets of one name apart, but not where anybody's folders are."""
@@ -214,8 +228,8 @@ class Cell:
         stages, settings = self.stages, self.settings
         victim = stages.victim()
         before = stages.evaluation("the victim", stages.keys.victim, lambda: victim.model)
-        purified, defense_record = stages.purified()
-        after = stages.evaluation("the purified model", stages.keys.purified, lambda: purified)
+        purified = stages.purified()
+        after = stages.evaluation("the purified model", purified.key, lambda: purified.model)
         floor = None
         if self.needs_floor:
             floor = stages.evaluation("the floor", stages.keys.clean, stages.clean_model)["metrics"]
@@ -233,12 +247,13 @@ class Cell:
                 else defense_effectiveness_rating(before["metrics"], after["metrics"]),
                 "seconds": {
                     "attack": sum(victim.record["seconds"].values()),
-                    "defense": defense_record["seconds"],
+                    "defense": purified.record["seconds"],
                     "evaluation": before["seconds"] + after["seconds"],
                     "total": time.perf_counter() - start,
                 },
-                "history": victim.record["history"] + defense_record["history"],
-                "stages": defense_record["stages"],
+                "history": victim.record["history"] + purified.record["history"],
+                "stages": purified.record["stages"],
+                "tuning": purified.record.get("tuning"),
                 "notes": victim.record["notes"],
                 "exhibits": exhibits,
                 "data": {

@@ -13,6 +13,7 @@ from ntml_bench.errors import UserError
 from ntml_bench.models import Classifier, ModelConfig, check_net, make_classifier
 from ntml_bench.objective import CLEAN_BUDGET_ACCURACY
 from ntml_bench.store import key_of, plain
+from ntml_bench.tuning import parted
 
 _FITTING: set[tuple[type[Defense], str]] = set()
 """Defenses that were tried on a net, by their settings and its."""
@@ -32,9 +33,12 @@ def check_cell(settings: Settings, data: ImageData) -> None:
     if defense.config.name != "none" or general.objective == CLEAN_BUDGET_ACCURACY:
         # Which images the attack takes is not known yet; how many it leaves is.
         untouched = torch.arange(len(data.train)) >= attack.touched(len(data.train))
-        clean_budget(data.train.labels, untouched, general.clean_budget, general.seed)
+        budget = clean_budget(data.train.labels, untouched, general.clean_budget, general.seed)
+        if settings.tuning is not None:
+            parted(budget, data.train.labels, settings.tuning.validation_share, general.seed)
     patch_size_of(settings.model, data.num_classes, data.image_shape)
-    _check_defense(defense, settings.model, data.num_classes, data.image_shape)
+    for candidate in settings.tuning.candidates if settings.tuning else (defense,):
+        _check_defense(candidate, settings.model, data.num_classes, data.image_shape)
 
 
 def _check_target(settings: Settings, data: ImageData) -> None:

@@ -1,7 +1,7 @@
 """The keys of a cell's artifacts: each a hash of what determines the artifact, and of nothing else."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ntml_bench.app.settings import Settings
@@ -22,7 +22,8 @@ ENGINE_VERSION = 1
 class Keys:
     """Of the models: `clean`, the one that floors are measured on, `victim`, `purified`, and `surrogate`, the attacker's own.
 
-    Where the cell has no defense (no attack), `purified` (`victim`) is the key of the model before it.
+    Where the cell has no defense (no attack), `purified` (`victim`) is the key of the model before it. Where the defense is
+    tuned, `candidates` are the keys of the models of its strengths, and `purified` stands for the choice among them.
     """
 
     clean: str
@@ -30,6 +31,9 @@ class Keys:
     purified: str
     surrogate: str
     has_trigger: bool
+    candidates: tuple[str, ...] = ()
+    validation: Mapping[str, Any] = field(default_factory=dict)
+    """What the images that a choice is made on are determined by."""
 
     @classmethod
     def of(cls, settings: Settings, engine: Engine, fingerprint: str, patch_size: int | None = None) -> "Keys":
@@ -59,13 +63,23 @@ class Keys:
         victim = clean
         if has_trigger:
             victim = key_of({"stage": "victim", "attack": plain(attack.config), **code["attack"], **recipe})
-        return cls(
-            clean, victim, _purified(settings, victim, code["defense"]), key_of({"stage": "surrogate", **recipe}), has_trigger
-        )
+        surrogate = key_of({"stage": "surrogate", **recipe})
+        tuning = settings.tuning
+        if tuning is None:
+            return cls(clean, victim, _purified(settings, settings.defense, victim, code["defense"]), surrogate, has_trigger)
+        validation = {"validation_share": tuning.validation_share, "clean_budget": general.clean_budget}
+        candidates = [_purified(settings, defense, victim, {**code["defense"], **validation}) for defense in tuning.candidates]
+        chosen = key_of({"stage": "chosen", "engine": ENGINE_VERSION, "candidates": candidates, "price": tuning.price})
+        return cls(clean, victim, chosen, surrogate, has_trigger, tuple(candidates), validation)
 
     def evaluation(self, model: str) -> str:
         """Of what a model answers under the attack's trigger; `model`: its key."""
         return key_of({"stage": "evaluation", "engine": ENGINE_VERSION, "model": model, "victim": self.victim})
+
+    def validated(self, model: str) -> str:
+        """Of what a model answers on the images that a choice among strengths is made on; `model`: its key."""
+        versions = {"stage": "validation", "engine": ENGINE_VERSION}
+        return key_of({**versions, "model": model, "victim": self.victim, **self.validation})
 
     def clean_budget_accuracy(self, clean_budget: float) -> str:
         return key_of(
@@ -88,27 +102,31 @@ class Keys:
         versions = {"engine": ENGINE_VERSION, "version": EXHIBIT_VERSION}
         return key_of({"stage": "exhibit", **versions, "model": model, "victim": self.victim})
 
-    @property
-    def exhibits(self) -> dict[str, str] | None:
-        """Those that a cell leaves to look at; None of a cell without a trigger."""
+    def exhibits(self, purified: str) -> dict[str, str] | None:
+        """Those that a cell with that purified model leaves to look at; None of a cell without a trigger."""
         if not self.has_trigger:
             return None
-        return {"gallery": self.gallery, "before": self.exhibit(self.victim), "after": self.exhibit(self.purified)}
+        return {"gallery": self.gallery, "before": self.exhibit(self.victim), "after": self.exhibit(purified)}
 
     def artifacts(self, floor: bool) -> list[str]:
         """The artifacts that the cell may be made from or leaves, so that whoever tidies the store knows what is still needed.
 
         A surrogate is named for every attack of its recipe; only some of them train one.
         """
+        purified = self.candidates or (self.purified,)
         models = {"victim": [self.victim], "purified": [], "surrogate": [self.surrogate]}
         if self.purified != self.victim:
-            models["purified"] = [self.purified]
+            models["purified"] = list(purified)
         if floor:
             models["victim"].append(self.clean)
         models["evaluation"] = [self.evaluation(key) for key in (*models["victim"], *models["purified"])]
+        if self.candidates:
+            models["evaluation"] += [self.validated(key) for key in (self.victim, *self.candidates)]
         names = {f"{name}-{key}" for name, keys in models.items() for key in keys}
-        for what, key in (self.exhibits or {}).items():
-            names.add(f"{'gallery' if what == 'gallery' else 'exhibit'}-{key}")
+        # Which strength is chosen is not known yet, nor whether any is.
+        for model in (*purified, self.victim) if self.candidates else purified:
+            for what, key in (self.exhibits(model) or {}).items():
+                names.add(f"{'gallery' if what == 'gallery' else 'exhibit'}-{key}")
         return sorted(names)
 
 
@@ -128,8 +146,8 @@ def _code_of_method(method: Attack | Defense) -> dict[str, Any]:
     return {"version": method.version, "source": marks} if marks else {"version": method.version}
 
 
-def _purified(settings: Settings, victim: str, code: Mapping[str, Any]) -> str:
-    defense, general = settings.defense, settings.general
+def _purified(settings: Settings, defense: Defense, victim: str, code: Mapping[str, Any]) -> str:
+    general = settings.general
     if defense.config.name == "none":
         return victim
     return key_of(

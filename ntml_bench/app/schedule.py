@@ -29,6 +29,10 @@ class Task:
         """Whether that model is stored."""
         return self.cell.store.record("victim", self.model_key) is not None
 
+    def shares_strengths_with(self, other: "Task") -> bool:
+        """Whether both choose among the same purified models."""
+        return not other.clean and bool(set(self.cell.stages.keys.candidates) & set(other.cell.stages.keys.candidates))
+
     def run(self, say: Callable[[str], None]) -> None:
         if self.clean:
             self.cell.train_clean(say)
@@ -55,7 +59,7 @@ class Schedule:
     """Hands out each task once, to any thread that asks.
 
     A task whose model is being trained, by another worker or by another sweep on the same store, is put off while there is
-    any other.
+    any other. So is one that chooses among the same strengths of a defense as one that is under way, at another price.
     """
 
     def __init__(self, cells: Sequence[Cell]) -> None:
@@ -84,6 +88,8 @@ class Schedule:
                 return False
             if store.locked("cell", cell.key):
                 return True
+        if not task.clean and any(task.shares_strengths_with(other) for other in self._under_way):
+            return True
         if task.has_model:
             return False
         return any(other.model_key == task.model_key for other in self._under_way) or store.locked("victim", task.model_key)

@@ -24,6 +24,7 @@ from ntml_bench.schema import build, number, one_of
 from ntml_bench.source import source_mark
 from ntml_bench.tracking import TrackingConfig
 from ntml_bench.training import TrainingConfig
+from ntml_bench.tuning import Strength, read_strength
 
 NO_VARIANT = "none"
 GROUPS = ("dataset", "model", "attack", "defense", "training", "tracking", "cluster")
@@ -34,7 +35,9 @@ class GeneralConfig:
     """The settings outside the groups.
 
     `presets`: the family that the values come from; a table holds one only. `clean_budget`: share of the training set that
-    the defender has clean. `defender_has_training_set`: whether defenses get the poisoned training set. `floor`: whether to
+    the defender has clean. `tuning`: whether a defense runs with its values as written (none), or at each of its strengths, of
+    which the strongest is taken that costs no more than `price` points of accuracy on a part of the clean budget,
+    `validation_share` of it. `defender_has_training_set`: whether defenses get the poisoned training set. `floor`: whether to
     measure a clean model under the trigger (one more model to train). `workers`: cells at a time (null: two on a CPU, one
     on a GPU, or on each GPU with cluster=local). `deterministic`: the same numbers on every run. `compile`: the trainings
     of victims and surrogates through torch.compile. `sweep`: the name under which cells are collected. `objective`: what a
@@ -44,6 +47,9 @@ class GeneralConfig:
     presets: str
     seed: int = number(at_least=0)
     clean_budget: float = number(above=0, at_most=1)
+    tuning: str = one_of("none", "price")
+    price: float | None = number(at_least=0, at_most=100)
+    validation_share: float = number(above=0, at_most=0.9)
     defender_has_training_set: bool
     floor: bool
     device: str
@@ -59,8 +65,21 @@ class GeneralConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """The strengths of a defense: one defense for each value, and the points of accuracy that may be paid."""
+
+    strength: Strength
+    candidates: tuple[Defense, ...]
+    price: float
+    validation_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that one cell is made from; `labels` are the names of the chosen options of each group."""
+    """Everything that one cell is made from; `labels` are the names of the chosen options of each group.
+
+    Where there is `tuning`, the defense of the cell is the one of its candidates that is chosen.
+    """
 
     general: GeneralConfig
     dataset: Dataset
@@ -71,6 +90,7 @@ class Settings:
     tracking: TrackingConfig
     cluster: ClusterConfig
     labels: dict[str, str]
+    tuning: Tuning | None = None
 
 
 def read_settings(config: DictConfig, choices: Mapping[str, Any]) -> Settings:
@@ -106,6 +126,7 @@ def read_settings(config: DictConfig, choices: Mapping[str, Any]) -> Settings:
         labels["defense"] += f" ({variant})"
     dataset: Dataset = _method(DATASETS, values["dataset"], "dataset")
     attack: Attack = _method(ATTACKS, values["attack"], "attack")
+    strength = _strength(values["defense"])
     defense: Defense = _method(DEFENSES, values["defense"], "defense")
     if general.objective is not None:
         check_objective(general.objective, dataset.config.holdout, attack.config.name, defense.config.name)
@@ -119,6 +140,41 @@ def read_settings(config: DictConfig, choices: Mapping[str, Any]) -> Settings:
         tracking=build(TrackingConfig, values["tracking"], "tracking"),
         cluster=read_cluster(values["cluster"]),
         labels=labels,
+        tuning=_tuning(general, values["defense"], strength),
+    )
+
+
+def _strength(values: dict[str, Any]) -> Strength | None:
+    """The strength of a defense, taken out of the values of its YAML file; None where there is none. Raises UserError."""
+    name = values.get("name")
+    own = fields(DEFENSES[name].Config) if isinstance(name, str) else ()
+    if "strength" not in values or any(entry.name == "strength" for entry in own):
+        return None  # or a setting of a defense from outside, which happens to have that name
+    return read_strength(values.pop("strength"))
+
+
+def _tuning(general: GeneralConfig, values: Mapping[str, Any], strength: Strength | None) -> Tuning | None:
+    """The tuning of the defense with these settings; None where it runs as written. Raises UserError."""
+    # Made also where nothing is tuned: a strength that does not fit is a mistake in the defense's file.
+    try:
+        candidates = strength and [_method(DEFENSES, strength.applied(values, value), "defense") for value in strength.values]
+    except UserError as error:
+        raise UserError(f"{error} (in defense.strength)") from None
+    if general.tuning == "none":
+        if general.price is not None:
+            raise UserError(f"price is {general.price:g}, but tuning is none; tuning=price tunes the defenses at that price")
+        return None
+    if general.price is None:
+        raise UserError("price is null; with tuning=price it is the points of clean accuracy that may be paid: price=2")
+    if values["name"] == "none":
+        return None
+    if strength is None or candidates is None:
+        raise UserError(
+            f"tuning=price needs the strength of defense {values['name']}: in its YAML file, "
+            "strength: {setting: KEY, values: [WEAK, ..., STRONG]}"
+        )
+    return Tuning(
+        strength=strength, candidates=tuple(candidates), price=general.price, validation_share=general.validation_share
     )
 
 

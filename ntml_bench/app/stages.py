@@ -1,30 +1,41 @@
 """The stages of a cell: train, purify, evaluate. Each is stored under the key of what determines it, and made once.
 
 data -> backdoored model (one for all defenses) -> purified model -> evaluation, and what is left to look at
+
+Where the defense is tuned, a purified model for each of its strengths, and the choice among them.
 """
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ntml_bench.app.keys import Keys
-from ntml_bench.app.settings import Settings
+from ntml_bench.app.settings import Settings, Tuning
 from ntml_bench.app.victims import MODEL, Curve, Victim, Victims
 from ntml_bench.data import ImageData
 from ntml_bench.data.budget import clean_budget
-from ntml_bench.defenses.base import DefenseContext
+from ntml_bench.defenses.base import Defense, DefenseContext
 from ntml_bench.engine import Engine
-from ntml_bench.evaluation import TriggeredTest, accuracy, evaluate, triggered_test
+from ntml_bench.evaluation import TriggeredTest, accuracy, evaluate, right, triggered_test
 from ntml_bench.exhibits.gallery import gallery
 from ntml_bench.exhibits.model import exhibit
 from ntml_bench.models import Classifier
 from ntml_bench.seeding import derive
 from ntml_bench.store import Artifact, Store
+from ntml_bench.tuning import affordable, fall, parted, strongest
 
 Metrics = dict[str, float | None]
+
+
+class Purified(NamedTuple):
+    """The model behind a defense, the record of how it was made, and its key."""
+
+    model: Classifier
+    record: dict[str, Any]
+    key: str
 
 
 class Stages:
@@ -65,12 +76,69 @@ class Stages:
         """A model of the same recipe and initialisation, trained on the clean training set."""
         return self.victims.clean().model
 
-    def purified(self) -> tuple[Classifier, dict[str, Any]]:
-        """The model behind the defense, as it loads from the store, and the record of the defense."""
+    def purified(self) -> Purified:
+        """The model behind the defense, as it loads from the store."""
+        tuning = self.settings.tuning
         if self.settings.defense.config.name == "none":
-            return self.victim().model, {"seconds": 0.0, "history": [], "stages": {}}
-        artifact = self.store.get_or_make("purified", self.keys.purified, self._purify)
-        return self.victims.model_from(artifact.tensors), artifact.record
+            return self._unchanged()
+        if tuning is None:
+            return self._made(self.settings.defense, self.keys.purified)
+        return self._chosen(tuning)
+
+    def _unchanged(self) -> Purified:
+        return Purified(self.victim().model, {"seconds": 0.0, "history": [], "stages": {}}, self.keys.victim)
+
+    def _made(self, defense: Defense, key: str, strength: str = "") -> Purified:
+        artifact = self.store.get_or_make("purified", key, lambda: self._purify(defense, strength))
+        return Purified(self.victims.model_from(artifact.tensors), artifact.record, key)
+
+    def _chosen(self, tuning: Tuning) -> Purified:
+        """The strongest candidate that the price affords, else the victim; all are in its record, with what they do.
+
+        The choice reads the fall in accuracy on the validation part of the clean budget, and nothing else.
+        """
+        before = self._validated(self.keys.victim, lambda: self.victim().model)
+        candidates: list[dict[str, Any]] = []
+        for value, defense, key in zip(tuning.strength.values, tuning.candidates, self.keys.candidates, strict=True):
+            strength = f" ({tuning.strength.setting}={value})"
+            made = self._made(defense, key, strength)
+            answers = self._validated(key, lambda made=made: made.model)
+            lost, error = fall(before, answers)
+            measured = self.evaluation(f"{defense.config.name}{strength}", key, lambda made=made: made.model)
+            candidates.append(
+                {
+                    "value": value,
+                    "accuracy": 100 * float(answers.double().mean()),
+                    "fall": lost,
+                    "standard_error": error,
+                    "affordable": affordable(lost, error, tuning.price),
+                    "after": measured["metrics"],
+                    "seconds": made.record["seconds"],
+                }
+            )
+        index = strongest([(found["fall"], found["standard_error"]) for found in candidates], tuning.price)
+        chosen = self._unchanged()
+        if index is not None:
+            chosen = self._made(tuning.candidates[index], self.keys.candidates[index])
+        choice = {
+            "setting": tuning.strength.setting,
+            "price": tuning.price,
+            "validation_images": len(before),
+            "accuracy_before": 100 * float(before.double().mean()),
+            "chosen": None if index is None else tuning.strength.values[index],
+            "candidates": candidates,
+        }
+        seconds = sum(found["seconds"] for found in candidates)
+        return chosen._replace(record={**chosen.record, "seconds": seconds, "tuning": choice})
+
+    def _validated(self, key: str, model: Callable[[], Classifier]) -> Tensor:
+        """Which of the validation images a model (`key`: its key) classifies right, bool [N]."""
+
+        def make() -> Artifact:
+            validation = self.data.train[self._budget_parts(self.victim())[1].to(self.engine.device)]
+            return Artifact({"images": len(validation)}, {"right": right(self.engine, model(), validation)})
+
+        return self.store.get_or_make("evaluation", self.keys.validated(key), make).tensors["right"]
 
     def evaluation(self, what: str, model_key: str, model: Callable[[], Classifier]) -> dict[str, Any]:
         """ACC, ASR, RA of a model under the attack's trigger (`metrics`) and what it took (`seconds`)."""
@@ -83,18 +151,18 @@ class Stages:
 
         return self.store.get_or_make("evaluation", self.keys.evaluation(model_key), make).record
 
-    def exhibits(self, purified: Classifier) -> dict[str, str] | None:
+    def exhibits(self, purified: Purified) -> dict[str, str] | None:
         """The keys of what the cell leaves to look at, made where it is missing; None of a cell without a trigger."""
         if not self.keys.has_trigger:
             return None
         self.store.get_or_make("gallery", self.keys.gallery, lambda: gallery(self.data, self._triggered_test()))
-        for key, model in ((self.keys.victim, self.victim().model), (self.keys.purified, purified)):
+        for key, model in ((self.keys.victim, self.victim().model), (purified.key, purified.model)):
 
             def look(model: Classifier = model) -> Artifact:
                 return exhibit(self.engine, model, self.data.test, self._triggered_test())
 
             self.store.get_or_make("exhibit", self.keys.exhibit(key), look)
-        return self.keys.exhibits
+        return self.keys.exhibits(purified.key)
 
     def clean_budget_accuracy(self) -> float:
         """Percent of the defender's clean images that the purified model classifies right; a defense has trained on them."""
@@ -127,12 +195,12 @@ class Stages:
 
     # Defending.
 
-    def _purify(self) -> Artifact:
+    def _purify(self, defense: Defense, strength: str = "") -> Artifact:
         start = time.perf_counter()
-        settings, defense, victim, train = self.settings, self.settings.defense, self.victim(), self.data.train
-        name = defense.config.name
+        settings, victim, train = self.settings, self.victim(), self.data.train
+        name = f"{defense.config.name}{strength}"
         self.say(f"defending with {name}")
-        budget = self._clean_budget(victim)
+        budget = self._budget_parts(victim)[0]
         history: Curve = []
         observed: dict[str, Metrics] = {}
         observing = 0.0
@@ -175,3 +243,10 @@ class Stages:
         untouched = torch.ones(len(labels), dtype=torch.bool)
         untouched[victim.poisoning.indices] = False
         return clean_budget(labels, untouched, self.settings.general.clean_budget, self.seed)
+
+    def _budget_parts(self, victim: Victim) -> tuple[Tensor, Tensor]:
+        """The indices of what a defense purifies with, and of what a choice among its strengths is made on."""
+        budget, tuning = self._clean_budget(victim), self.settings.tuning
+        if tuning is None:
+            return budget, budget[:0]
+        return parted(budget, self.data.train.labels, tuning.validation_share, self.seed)

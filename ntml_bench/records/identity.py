@@ -8,7 +8,7 @@ and is never averaged with it.
 from collections.abc import Iterable
 from typing import Any
 
-from ntml_bench.records.labels import flat_settings
+from ntml_bench.records.labels import TUNING, flat_settings
 from ntml_bench.records.manifest import NAMES
 
 Entry = dict[str, Any]
@@ -39,6 +39,10 @@ def made_again(old: Entry, new: Entry) -> bool:
         return False
     places = [(entry.get("data") or {}).get("place") for entry in (old, new)]
     settings = [flat_settings(entry.get("settings") or {}) for entry in (old, new)]
-    return (None in places or places[0] == places[1]) and all(
-        settings[0][key] == settings[1][key] for key in settings[0].keys() & settings[1].keys()
+    # A defense that was tuned is another than one with its values as written, and only the first says so.
+    alike = settings[0].get(TUNING) == settings[1].get(TUNING)
+    return (
+        alike
+        and (None in places or places[0] == places[1])
+        and all(settings[0][key] == settings[1][key] for key in settings[0].keys() & settings[1].keys())
     )

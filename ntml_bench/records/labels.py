@@ -11,6 +11,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 METHOD_GROUPS = ("dataset", "model", "attack", "defense")
+TUNING = "defense.tuning"
+"""The setting of a tuned defense that the others do not have."""
 
 
 class Labels(NamedTuple):
@@ -31,6 +33,8 @@ def label_cells(cells: Sequence[Mapping[str, Any]]) -> list[Labels]:
     attack (an interpolation) then needs no label, while cells that could be taken for seeds always get one.
     """
     flat = [settings | origin for settings, origin in zip(map(_settings, cells), _origins(cells), strict=True)]
+    if any(TUNING in settings for settings in flat):
+        flat = [{TUNING: "none"} | settings for settings in flat]
     groups = [{group: _of_group(settings, group) for group in (*METHOD_GROUPS, "recipe")} for settings in flat]
 
     def extend(group: str, scope: Callable[[int], Hashable], names: Sequence[str]) -> list[str]:
