@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from app_runner import SMALL, bench, rows, workplace
-from test_stages import settings_of
+from small_cells import settings_of
 
 from ntml_bench.app import runners
 

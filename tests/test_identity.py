@@ -58,6 +58,13 @@ def made_of(cell: dict[str, Any], whole: str = "a" * 16, folder: str = "F", **co
     return {**cell, "key": key, "data": {"whole": whole, "folder": folder, "place": f"place of {folder}"}, "code": versions}
 
 
+def test_a_tuned_defense_never_takes_the_place_of_one_as_written() -> None:
+    written = made_of(entry("badnets", "ft", settings={"defense": {"steps": 5}}))
+    tuned = made_of(entry("badnets", "ft", settings={"defense": {"steps": 5, "tuning": "price", "price": 1.0}}))
+    assert not made_again(written, tuned)
+    assert made_again(tuned, tuned)
+
+
 def test_corrected_images_take_the_place_of_the_old_run(workplace: Path) -> None:
     root = pictures(workplace / "F", {"cat": 60, "dog": 190})
     arguments = (*FOLDER, f"dataset.root={root}", "defense=ft", "defense.recipe.epochs=1", "attack.target_class=0")

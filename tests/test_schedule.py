@@ -16,13 +16,15 @@ from ntml_bench.store import Artifact, Store
 class FakeCell:
     """As much of a cell as a schedule sees."""
 
-    def __init__(self, store: Store, victim: str, defense: str, needs_floor: bool = False) -> None:
+    def __init__(
+        self, store: Store, victim: str, defense: str, needs_floor: bool = False, candidates: tuple[str, ...] = ()
+    ) -> None:
         self.store = store
         self.name = f"{victim} x {defense}"
         self.key = f"{victim}_{defense}"
         self.needs_floor = needs_floor
         self.searched = False
-        self.stages = SimpleNamespace(keys=SimpleNamespace(victim=victim, clean="clean"))
+        self.stages = SimpleNamespace(keys=SimpleNamespace(victim=victim, clean="clean", candidates=candidates))
 
     def record(self) -> Any:
         return self.store.record("cell", self.key)
@@ -71,6 +73,20 @@ def test_a_model_under_way_is_not_waited_for(grid: Grid) -> None:
     assert taken(schedule) == "a x ft"
     assert taken(schedule) == "b x ft"  # nothing else is left
     assert schedule.take() is None
+
+
+def test_two_prices_of_one_defense_are_not_run_at_once(grid: Grid) -> None:
+    """The second would wait for each strength of the first."""
+    cells = [cell for name in ("ft", "nad") for cell in grid(("a",), (f"{name}_1", f"{name}_2"), candidates=(f"{name}_weak",))]
+    store_model(cells[0], "a")
+    schedule = Schedule(cells)
+    first = schedule.take()
+    assert first is not None
+    assert first.name == "a x ft_1"
+    assert taken(schedule) == "a x nad_1"
+    schedule.finished(first)
+    assert taken(schedule) == "a x ft_2"
+    assert taken(schedule) == "a x nad_2"  # nothing else is left
 
 
 def test_what_another_process_trains_or_runs_comes_last(grid: Grid) -> None:

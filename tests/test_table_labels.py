@@ -31,6 +31,14 @@ def test_a_defense_ablation() -> None:
     assert defenses(cells) == ["none", "nt_ml (temperature=1)", "nt_ml (temperature=4)", "nt_ml (temperature=8.5)"]
 
 
+def test_prices_are_columns_and_values_as_written_are_another() -> None:
+    tuned = [{"tuning": "price", "price": price, "rate": "tuned"} for price in (1, 2.0)]
+    cells = [entry("badnets", "none"), *(entry("badnets", "ft", settings={"defense": values}) for values in tuned)]
+    assert defenses(cells) == ["none", "ft (price=1)", "ft (price=2)"]
+    written = entry("badnets", "ft", settings={"defense": {"rate": 0.1}})
+    assert defenses([cells[1], written]) == ["ft (tuning=price, rate=tuned)", "ft (tuning=none, rate=0.1)"]
+
+
 def test_an_attack_ablation_over_two_settings() -> None:
     cells = [
         entry("badnets", "ft", settings={"attack": {"poisoning_rate": rate, "trigger": {"size": size}}})

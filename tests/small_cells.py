@@ -1,0 +1,66 @@
+"""Cells on data so small that each is made in a second."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from builders import CONF
+from hydra import compose, initialize_config_dir
+
+from ntml_bench.app.cell import Cell
+from ntml_bench.app.composition import split_config
+from ntml_bench.app.settings import Settings, read_settings
+from ntml_bench.data.loading import load
+
+SMALL = [
+    "dataset=digits",
+    "dataset.image_size=12",
+    "dataset.train_limit=160",
+    "dataset.test_limit=60",
+    "training.epochs=1",
+    "training.batch_size=40",
+    "clean_budget=0.15",
+    "device=cpu",
+    "precision=float32",
+    "tracking=none",
+]
+# What the published settings would take too long for, or what would leave no poison among so few images.
+QUICK = {
+    "lc": ["attack.steps=2"],
+    "narcissus": ["attack.poisoning_rate=0.02", "attack.rounds=3", "attack.warmup_epochs=1"],
+    "ft": ["defense.recipe.epochs=1"],
+    "fp": ["defense.recipe.epochs=1"],
+    "nad": ["defense.teacher.epochs=1", "defense.student.epochs=1"],
+    "anp": ["defense.steps=2"],
+    "i_bau": ["defense.rounds=1"],
+    "nt_ml": ["defense.ml.epochs=1"],
+    "nt_ml_selective": ["defense.steps=2", "defense.ml.epochs=1"],
+}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def settings_of(*overrides: str, attack: str = "badnets", defense: str = "none") -> Settings:
+    chosen = [f"attack={attack}", f"defense={defense}", *SMALL, *QUICK.get(attack, []), *QUICK.get(defense, []), *overrides]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("config", chosen, return_hydra_config=True)
+    return read_settings(*split_config(composed))
+
+
+Make = Callable[..., Cell]
+
+
+@pytest.fixture
+def make(tmp_path: Path, data_dir: Path) -> Make:
+    def cell(*overrides: str, outputs: Path = tmp_path, **options: str) -> Cell:
+        settings = settings_of(*overrides, f"outputs={outputs}", f"data_dir={data_dir}", **options)
+        return Cell(settings, load(settings.dataset, data_dir, settings.general.seed))
+
+    return cell
+
+
+def quiet(_: str) -> None:
+    pass
