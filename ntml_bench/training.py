@@ -9,11 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ntml_bench.checkpoint import Checkpoint
-from ntml_bench.data.augmentation import augment
+from ntml_bench.data.augmentation import augment, cut_out
 from ntml_bench.data.base import AugmentationConfig, Split
 from ntml_bench.engine import Engine
 from ntml_bench.schema import number, one_of
 from ntml_bench.seeding import generator
+
+SCHEDULES = ("constant", "cosine", "half_cosine", "one_cycle")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +30,17 @@ class Recipe:
     momentum: float = number(at_least=0, at_most=1)
     nesterov: bool
     weight_decay: float = number(at_least=0)
-    schedule: str = one_of("constant", "cosine", "half_cosine", "one_cycle")
+    schedule: str = one_of(*SCHEDULES)
     warmup: float = number(at_least=0, at_most=0.9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteppedRecipe(Recipe):
+    """A recipe that knows one schedule more: `step` keeps the learning rate over the first `full_rate` share of all steps
+    and goes on at a tenth of it. `full_rate` says nothing to the other schedules."""
+
+    schedule: str = one_of(*SCHEDULES, "step")
+    full_rate: float = number(at_least=0, at_most=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +71,14 @@ def fit(
     log: Log,
     learning_rates: Iterable[float] | None = None,
     before_augmentation: Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]] | None = None,
+    cutout: int = 0,
     checkpoint: Checkpoint | None = None,
 ) -> None:
     """Train `models` in place on `split` (on the engine's device) and leave them in eval mode.
 
     `loss`: augmented float images [B, C, H, W] in [0, 1] and labels [B] to a scalar. `learning_rates`: one for each
     model where they differ. `before_augmentation`: a change of each batch (images float, labels, random stream).
+    `cutout`: the side of a square, in pixels, that is blacked out in each augmented image (0: none).
     Every draw depends on `seed` and `purpose` alone. `log` gets epoch and mean loss after each epoch: the only
     synchronisation with the device. Where `checkpoint` holds the state of an interrupted training it goes on from there, to the
     same weights as without the interruption; `log` gets the epochs behind it again. Raises TrainingDivergedError.
@@ -100,7 +113,7 @@ def fit(
             images, labels = engine.images(split.images[index]), split.labels[index]
             if before_augmentation is not None:
                 images, labels = before_augmentation(images, labels, batch_rng)
-            images = augment(images, augmentation, batch_rng)
+            images = cut_out(augment(images, augmentation, batch_rng), cutout, batch_rng)
             with engine.autocast():
                 value = loss(images, labels)
             optimizer.zero_grad(set_to_none=True)
@@ -187,4 +200,7 @@ def _scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, rates: list[flo
         if warmup * total == 1:
             warmup *= 1 - 1e-9  # OneCycleLR divides by zero where the peak is exactly on the first step
         return schedulers.OneCycleLR(optimizer, max_lr=rates, total_steps=total, pct_start=warmup, cycle_momentum=False)
+    if isinstance(recipe, SteppedRecipe) and recipe.schedule == "step":
+        full_rate = recipe.full_rate
+        return schedulers.LambdaLR(optimizer, lambda step: 1.0 if step < full_rate * steps else 0.1)
     return schedulers.ConstantLR(optimizer, factor=1.0)

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -21,6 +22,7 @@ from ntml_bench.app.explain import is_of_wandb
 from ntml_bench.app.settings import Settings, read_settings
 from ntml_bench.errors import UserError
 from ntml_bench.records.family import family_of
+from ntml_bench.records.published.reference import read_reference
 
 __all__ = ["workplace"]
 
@@ -172,3 +174,44 @@ def test_two_families_in_one_table_are_refused() -> None:
         family_of(entries, "mine")
     assert family_of(entries[::2], "mine") == "paper"
     assert family_of([{"settings": {}}, {}], "older") is None
+
+
+def test_the_leaderboards_distillation_is_that_of_its_code() -> None:
+    published = read_reference("backdoorbench").option("defense", "nad").settings
+    found = settings_of("config", "presets=backdoorbench", "dataset=cifar10", "defense=nad").defense.config
+    assert {key: flat(asdict(found))[key.removeprefix("defense.")] for key in published} == dict(published)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "batch", "peak", "passes"),
+    [
+        # The leaderboard: passes of ft, its batch and rate, beside the training's.
+        (["presets=backdoorbench", "dataset=cifar10"], 128, 0.01, 100),
+        (["dataset=digit_scenes"], 128, 0.1, 15),
+        (["dataset=digit_scenes", "training.epochs=12"], 128, 0.1, 12),
+        (["presets=small", "dataset=cifar10"], 128, 0.1, 24),
+        (["presets=small", "dataset=gtsrb", "training.epochs=7"], 128, 0.1, 7),
+    ],
+)
+def test_fine_tuning_passes_as_often_as_the_training_at_half_of_its_rate_an_image(
+    overrides: list[str], batch: int, peak: float, passes: int
+) -> None:
+    for defense in ("ft", "fp"):
+        settings = settings_of("config", *overrides, f"defense={defense}")
+        training, recipe = settings.training, cast(Any, settings.defense.config).recipe
+        assert (training.batch_size, training.learning_rate, training.epochs) == (batch, peak, passes)
+        assert recipe.epochs == passes
+        assert recipe.learning_rate / recipe.batch_size == pytest.approx(peak / batch / 2)
+
+
+@pytest.mark.parametrize("sweep", ["digits_table", "cifar10_small_table", "gtsrb_small_table"])
+def test_distillation_keeps_its_published_proportions(sweep: str) -> None:
+    settings = settings_of(sweep, "defense=nad")
+    published = settings_of("config", "dataset=cifar10", "defense=nad").defense.config
+    config, training = cast(Any, settings.defense.config), settings.training
+    assert config.student.epochs == training.epochs
+    for stage, plain in ((config.teacher, cast(Any, published).teacher), (config.student, cast(Any, published).student)):
+        assert stage.epochs / config.student.epochs == plain.epochs / cast(Any, published).student.epochs
+        assert (stage.schedule, stage.full_rate) == (plain.schedule, plain.full_rate)
+        # The public code trains its backdoored models, too, at 0.1 in batches of 64.
+        assert stage.learning_rate / stage.batch_size == pytest.approx(training.learning_rate / training.batch_size)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ntml_bench.data.augmentation import augment
+from ntml_bench.data.augmentation import augment, cut_out
 from ntml_bench.data.base import AugmentationConfig
 
 CONFIGS = [AugmentationConfig(crop_padding=p, horizontal_flip=f) for p in (0, 1, 3) for f in (False, True)]
@@ -88,3 +88,40 @@ def test_a_view_that_has_neither_layout() -> None:
 def test_nothing_to_do_gives_the_images_themselves() -> None:
     images = torch.rand(2, 3, 4, 4)
     assert augment(images, AugmentationConfig(crop_padding=0, horizontal_flip=False), torch.Generator()) is images
+
+
+def holes(image: Tensor, side: int) -> list[Tensor]:
+    """Every result that cut_out may give for one image [C, H, W], by the definition: a square around each of its pixels."""
+    results = []
+    for y in range(image.shape[1]):
+        for x in range(image.shape[2]):
+            result = image.clone()
+            for row in range(max(0, y - side // 2), min(image.shape[1], y - side // 2 + side)):
+                for column in range(max(0, x - side // 2), min(image.shape[2], x - side // 2 + side)):
+                    result[:, row, column] = 0
+            results.append(result)
+    return results
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 8])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_hole_lies_around_any_pixel_alike(side: int, channels_last: bool) -> None:
+    image = 0.5 + torch.rand(2, 4, 3)
+    images = image.repeat(1200, 1, 1, 1)
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    before = images.clone()
+    result = cut_out(images, side, torch.Generator().manual_seed(0))
+    assert torch.equal(images, before)
+    assert result.stride() == images.stride()
+    allowed = holes(image, side)
+    same = torch.stack([(result == hole).flatten(1).all(1) for hole in allowed])
+    assert same.any(dim=0).all()
+    assert same.float().mean(dim=1).min() > 0.5 / 12
+
+
+def test_no_hole_draws_nothing() -> None:
+    images, rng = torch.rand(2, 3, 4, 4), torch.Generator().manual_seed(1)
+    before = rng.get_state()
+    assert cut_out(images, 0, rng) is images
+    assert torch.equal(rng.get_state(), before)

@@ -195,6 +195,12 @@ def test_more_attention_weights_than_stages_are_refused() -> None:
         quick_defense("nad", attention_weights=[1.0] * 4).check(classifier(), SHAPE)
 
 
+def test_a_hole_larger_than_the_images_is_refused() -> None:
+    quick_defense("nad", cutout=8).check(classifier(), SHAPE)
+    with pytest.raises(UserError, match=r"defense.cutout is 9; allowed: 0 to 8, the smaller side of the images"):
+        quick_defense("nad", cutout=9).check(classifier(), SHAPE)
+
+
 # For every value of a YAML file but a name and the recipes' own: another one that must change what comes out, and what else
 # it takes to show.
 TELLING: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {
@@ -220,6 +226,7 @@ TELLING: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {
     ("i_bau", "fixed_point_step"): (0.5, {}),
     ("i_bau", "perturbed_share"): (1.0, {}),
     ("nad", "attention_weights"): ([5.0, 1000.0, 1000.0], {}),
+    ("nad", "cutout"): (4, {}),
     ("nt_ml", "mode"): ("drop", {"student_start": "scratch"}),
     ("nt_ml", "student_start"): ("scratch", {}),
     ("nt_ml", "non_target_training"): (False, {}),
@@ -254,6 +261,7 @@ RECIPE: dict[str, Any] = {
     "weight_decay": 0.1,
     "schedule": "constant",
     "warmup": 0.6,
+    "full_rate": 0.7,
 }
 
 
@@ -288,7 +296,8 @@ def test_every_value_of_a_yaml_file_changes_the_result(name: str) -> None:
             assert base[key] != changed
             assert differ(name, base, base | {key: changed}), key
             continue
-        for part, changed in RECIPE.items():
+        for part in value:
+            changed = RECIPE[part]
             base = quick | {key: value | {"nesterov": True}}
             if part == "warmup":
                 base = with_value(base, f"{key}.schedule", "one_cycle")

@@ -19,6 +19,7 @@ from builders import (
     same_state,
     split,
     state_of,
+    yaml_values,
 )
 from by_hand import FitSpy, normal
 from hypothesis import given, settings
@@ -78,7 +79,9 @@ def test_the_loss_of_attention_distillation(monkeypatch: pytest.MonkeyPatch) -> 
     assert call["data"] is context.clean_budget
     # The teacher as the defense makes it: the backdoored model after its fine-tuning.
     teacher = classifier()
-    context.fine_tune(teacher, cast(Any, quick_defense("nad")).config.teacher, "teacher")
+    config = cast(Any, quick_defense("nad")).config
+    context.fine_tune(teacher, config.teacher, "teacher", config.cutout)
+    assert call["cutout"] == config.cutout
     images, labels = split(5, shape=(3, 16, 16)).images.float() / 255, torch.tensor([0, 1, 2, 3, 0])
     with torch.no_grad():
         logits, ours = feature_maps(student, student.stages(2), images)
@@ -87,6 +90,16 @@ def test_the_loss_of_attention_distillation(monkeypatch: pytest.MonkeyPatch) -> 
         assert all(distance > 0 for distance in distances)
         expected = functional.cross_entropy(logits, labels) + 2 * distances[0] + 3 * distances[1]
         assert torch.allclose(call["loss"](images, labels), expected)
+
+
+def test_attention_distillation_takes_the_published_steps() -> None:
+    config = cast(Any, quick_defense("nad", yaml_values("defense", "nad"))).config
+    for steps, epochs in ((config.teacher, 10), (config.student, 20)):
+        assert (steps.epochs, steps.batch_size, steps.momentum, steps.nesterov) == (epochs, 64, 0.9, True)
+        assert (steps.learning_rate, steps.weight_decay, steps.schedule) == (0.1, 1e-4, "step")
+        # 0.1 in the first two epochs, 0.01 in the others: the share is of both trainings a whole number of epochs.
+        assert steps.full_rate * steps.epochs == 2
+    assert config.cutout == 2
 
 
 def test_the_teacher_of_attention_distillation_is_fine_tuned_and_then_fixed() -> None:

@@ -24,8 +24,8 @@ def composed() -> dict[tuple[str, str], tuple[Any, Any]]:
 
 
 def config_of(attack: str, defense: str) -> tuple[Any, Any]:
-    config, choices = split_config(compose("config", [f"attack={attack}", f"defense={defense}"], return_hydra_config=True))
-    return OmegaConf.to_container(config), choices
+    config, *options = split_config(compose("config", [f"attack={attack}", f"defense={defense}"], return_hydra_config=True))
+    return OmegaConf.to_container(config), options
 
 
 @given(pair=st.sampled_from(PAIRS), changes=st.lists(st.tuples(SHARE, JSON), max_size=3))
@@ -33,7 +33,7 @@ def config_of(attack: str, defense: str) -> tuple[Any, Any]:
 def test_any_config_is_settings_or_a_message(
     composed: dict[tuple[str, str], tuple[Any, Any]], pair: tuple[str, str], changes: list[tuple[float, Any]]
 ) -> None:
-    values, choices = composed[pair]
+    values, options = composed[pair]
     for share, leaf in changes:
         values = with_leaf(values, share, leaf)
     try:
@@ -43,7 +43,7 @@ def test_any_config_is_settings_or_a_message(
     assert isinstance(config, DictConfig)
     message = ""
     try:
-        assert isinstance(read_settings(config, choices), Settings)
+        assert isinstance(read_settings(config, *options), Settings)
     except UserError as error:
         message = str(error)
     assert not message or changes

@@ -571,6 +571,27 @@ def test_the_clean_budget_is_the_same_list_for_every_defense(make: Make) -> None
     assert budget_of(make("seed=1", defense="ft")) != budgets[0]
 
 
+def test_one_seed_gives_all_victims_the_same_start_order_and_choice(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What docs/protocol.md says that runs of one seed share."""
+    starts: list[dict[str, Any]] = []
+    genuine = ntml_bench.app.victims.fit
+
+    def spy(engine: Any, data: Any, recipe: Any, **named: Any) -> None:
+        (model,) = named["models"]
+        starts.append({name: value.clone() for name, value in model.state_dict().items()})
+        assert (named["seed"], named["purpose"]) == (0, "victim")
+        genuine(engine, data, recipe, **named)
+
+    monkeypatch.setattr(ntml_bench.app.victims, "fit", spy)
+    cells = {attack: make(attack=attack, defense="ft") for attack in ("badnets", "blended", "wanet")}
+    victims = {attack: cell.stages.victim() for attack, cell in cells.items()}
+    assert len(starts) == 3
+    assert all(torch.equal(start[name], value) for start in starts for name, value in starts[0].items())
+    poisons = [victim.poisoning.indices[victim.poisoning.is_poison].tolist() for victim in victims.values()]
+    assert poisons[0] == poisons[1] == poisons[2] != []
+    assert budget_of(cells["badnets"]) == budget_of(cells["blended"]) != budget_of(cells["wanet"])
+
+
 def test_streams_of_defense_and_attack_have_names_of_their_own() -> None:
     assert generator(0, "attack/order").initial_seed() != generator(0, "defense/order").initial_seed()
 

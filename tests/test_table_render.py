@@ -179,6 +179,30 @@ def test_family_and_recipe_stand_in_the_legend(tmp_path: Path) -> None:
     assert line in (tmp_path / "table.md").read_text().replace("\\", "")
 
 
+def test_the_legend_names_values_that_are_not_the_methods_own(tmp_path: Path) -> None:
+    cells = [entry(attack, "ft", seed, settings={"presets": "small"}) for attack in ("badnets", "sig") for seed in (0, 1)]
+    ablation = entry("badnets", "ft", settings={"presets": "small", "defense": {"epochs": 3}})
+    for cell, fitted in zip(
+        [*cells, ablation],
+        [
+            {"attack": {"dataset": ["trigger_size"]}, "defense": {"dataset": ["recipe.epochs", "recipe.batch_size"]}},
+            {"attack": {"dataset": ["trigger_size", "margin"]}, "defense": {"presets": ["tolerance"]}},
+            {},
+            {"defense": {"dataset": ["recipe.batch_size"], "presets": ["tolerance"]}},
+            {"defense": {"dataset": ["recipe.momentum"]}},
+        ],
+        strict=True,
+    ):
+        cell["fitted"] = fitted
+    folder = write_sweep(tmp_path, "small", [*cells, ablation], [])
+    render_sweep(folder, tmp_path)
+    said = (
+        "Values of the methods: small; of this family: ft (tolerance); fitted to the data set: "
+        "badnets (trigger_size, margin), ft (recipe.epochs, recipe.batch_size, recipe.momentum)."
+    )
+    assert said in (tmp_path / "table.md").read_text().replace("\\", "")
+
+
 @pytest.mark.parametrize(
     ("environments", "said"),
     [

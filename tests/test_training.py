@@ -15,7 +15,16 @@ import ntml_bench.training
 from ntml_bench.data.base import AugmentationConfig, Split
 from ntml_bench.engine import Engine
 from ntml_bench.errors import UserError
-from ntml_bench.training import Recipe, TrainingConfig, TrainingDivergedError, cross_entropy_of, fit
+from ntml_bench.schema import build
+from ntml_bench.training import (
+    SCHEDULES,
+    Recipe,
+    SteppedRecipe,
+    TrainingConfig,
+    TrainingDivergedError,
+    cross_entropy_of,
+    fit,
+)
 
 SHAPE = (2, 3, 3)
 AUGMENTATION = AugmentationConfig(crop_padding=1, horizontal_flip=True)
@@ -111,6 +120,28 @@ def test_the_schedule_as_the_optimizer_sees_it(
     if schedule != "constant" and steps > 10:
         # As long as the training, no longer: the last step is all but at 0.
         assert rates[-1][0] < 0.5 * 0.03
+
+
+@pytest.mark.parametrize(("full_rate", "epochs", "full_epochs"), [(0.1, 20, 2), (0.2, 10, 2), (0.0, 3, 0), (1.0, 3, 3)])
+def test_the_rate_falls_to_a_tenth_once(full_rate: float, epochs: int, full_epochs: int, rates: list[list[float]]) -> None:
+    plain = vars(recipe(epochs=epochs, batch_size=4, learning_rate=0.5))
+    train(linear(), split(12, SHAPE), SteppedRecipe(**plain | {"schedule": "step", "full_rate": full_rate}))
+    assert [rate for (rate,) in rates] == pytest.approx([0.5] * 3 * full_epochs + [0.05] * 3 * (epochs - full_epochs))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_stepped_recipe_knows_the_other_schedules_too(schedule: str) -> None:
+    plain = vars(recipe(epochs=3, schedule=schedule, warmup=0.3))
+    assert same_state(trained(SteppedRecipe(**plain, full_rate=0.5)), trained(Recipe(**plain)))
+
+
+def test_only_a_stepped_recipe_has_steps() -> None:
+    values = vars(recipe()) | {"schedule": "step"}
+    assert build(SteppedRecipe, values | {"full_rate": 0.1}, "recipe").full_rate == 0.1
+    with pytest.raises(UserError, match=r"recipe.schedule is 'step'; allowed: constant, cosine"):
+        build(Recipe, values, "recipe")
+    with pytest.raises(UserError, match=r"recipe.full_rate is 2.0; allowed: at least 0 and at most 1"):
+        build(SteppedRecipe, values | {"full_rate": 2}, "recipe")
 
 
 @pytest.mark.parametrize("steps", range(1, 13))
@@ -263,6 +294,21 @@ def test_the_loss_sees_images_between_0_and_1() -> None:
 
     train(model, data, recipe(), loss=loss)
     assert torch.equal(seen[0], torch.tensor([0.0, 0.2, 1.0]))
+
+
+def test_a_hole_is_cut_behind_the_augmentation() -> None:
+    seen: list[Tensor] = []
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        seen.append(images)
+        return model(images).mean()
+
+    model, data = linear(), Split(torch.full((8, *SHAPE), 255, dtype=torch.uint8), torch.zeros(8, dtype=torch.int64))
+    train(model, data, recipe(), loss=loss, cutout=4)
+    dark = (seen[0] == 0).all(dim=1)
+    assert (seen[0] == 1).all(dim=1).logical_or(dark).all()
+    # Around a corner 2x2 of its 4x4 pixels lie inside, around the middle all of the image.
+    assert all(4 <= count <= 9 for count in dark.sum(dim=(1, 2)).tolist())
 
 
 def test_a_batch_is_changed_before_it_is_augmented(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ntml_bench.app.fitted import option_folders
 from ntml_bench.app.options import check_options
 
 
@@ -24,8 +25,8 @@ class SweepsOnSearchPath(SearchPathPlugin):
         search_path.append("ntml_bench", f"file://{config_folder('sweeps')}")
 
 
-def split_config(composed: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
-    """A composed config without Hydra's own node, and the names of the options chosen in each group.
+def split_config(composed: DictConfig) -> tuple[DictConfig, dict[str, Any], list[Path]]:
+    """A composed config without Hydra's own node, the names of the options chosen in each group, and where their files are.
 
     Raises UserError where these are not what would run.
     """
@@ -35,4 +36,4 @@ def split_config(composed: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
     config = composed.copy()
     with open_dict(config):
         del config["hydra"]
-    return config, {str(group): option for group, option in choices.items()}
+    return config, {str(group): option for group, option in choices.items()}, option_folders(composed.hydra.runtime)

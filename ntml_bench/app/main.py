@@ -32,6 +32,7 @@ def run_cell(config: DictConfig) -> dict[str, float | None] | float:
     # Here, because they import torch, which `--help` and `--cfg` do without.
     from rich.console import Console
 
+    from ntml_bench.app.fitted import option_folders
     from ntml_bench.app.manifest import add_to_manifest
     from ntml_bench.app.runners import runners_of
     from ntml_bench.app.session import Session
@@ -45,7 +46,7 @@ def run_cell(config: DictConfig) -> dict[str, float | None] | float:
         raise UserError(f"cluster={cluster} is for sweeps: add -m; a single cell runs where it is started")
     session = Session(1, Console())
     try:
-        cell = session.cell(read_settings(config, hydra_config.runtime.choices))
+        cell = session.cell(read_settings(config, hydra_config.runtime.choices, option_folders(hydra_config.runtime)))
         add_to_manifest([cell])
         (record,) = session.run([cell], runners_of(cell.settings, single=True))
     finally:

@@ -31,8 +31,8 @@ def planned(
             composed.hydra.job.num = number
             composed.hydra.job.id = str(number)
         try:
-            plain, choices = split_config(composed)
-            cells.append(session.cell(read_settings(plain, choices)))
+            plain, choices, folders = split_config(composed)
+            cells.append(session.cell(read_settings(plain, choices, folders)))
         except UserError as error:
             raise UserError(f"{error}\n(in the cell {' '.join(filter_overrides(overrides))}; nothing was run)") from None
         _check_whole(plain, returns[0].cfg if returns else plain)

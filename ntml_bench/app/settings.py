@@ -1,7 +1,7 @@
 """A composed config as typed settings; every mistake that can be seen without data or model is found here."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ntml_bench.app.cluster import ClusterConfig, read_cluster
+from ntml_bench.app.fitted import Fitted, fitted_settings
 from ntml_bench.attacks import ATTACKS, Attack
 from ntml_bench.data import DATASETS, Dataset
 from ntml_bench.defenses import DEFENSES, Defense
@@ -76,7 +77,10 @@ class Tuning:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that one cell is made from; `labels` are the names of the chosen options of each group.
+    """Everything that one cell is made from.
+
+    `labels`: the names of the chosen options of each group. `fitted`: which settings are not those of the attack's and the
+    defense's own option.
 
     Where there is `tuning`, the defense of the cell is the one of its candidates that is chosen.
     """
@@ -90,11 +94,13 @@ class Settings:
     tracking: TrackingConfig
     cluster: ClusterConfig
     labels: dict[str, str]
+    fitted: Fitted
     tuning: Tuning | None = None
 
 
-def read_settings(config: DictConfig, choices: Mapping[str, Any]) -> Settings:
-    """Typed settings from a composed config (without Hydra's own node) and the options chosen in each group.
+def read_settings(config: DictConfig, choices: Mapping[str, Any], folders: Sequence[Path]) -> Settings:
+    """Typed settings from a composed config (without Hydra's own node), the options chosen in each group, and the folders in
+    which these are.
 
     Raises UserError.
     """
@@ -140,6 +146,7 @@ def read_settings(config: DictConfig, choices: Mapping[str, Any]) -> Settings:
         tracking=build(TrackingConfig, values["tracking"], "tracking"),
         cluster=read_cluster(values["cluster"]),
         labels=labels,
+        fitted=fitted_settings(config, choices, folders),
         tuning=_tuning(general, values["defense"], strength),
     )
 

@@ -128,11 +128,13 @@ def train_clean(config: Any) -> None:
     """The task of a job that makes the clean model of a cell's floor."""
     from hydra.core.hydra_config import HydraConfig
 
+    from ntml_bench.app.fitted import option_folders
     from ntml_bench.app.loading import LoadedData
     from ntml_bench.app.runners import runners_of
     from ntml_bench.app.settings import read_settings
 
-    settings = read_settings(config, HydraConfig.get().runtime.choices)
+    runtime = HydraConfig.get().runtime
+    settings = read_settings(config, runtime.choices, option_folders(runtime))
     (runner,) = runners_of(settings, single=True)
     runner.begin()
     runner.run(Task(Cell(settings, LoadedData().of(settings)), clean=True), print)

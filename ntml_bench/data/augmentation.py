@@ -1,4 +1,4 @@
-"""Random crops and flips of a whole batch at once, on the device, without a look at a value from the host."""
+"""Random crops, flips and holes of a whole batch at once, on the device, without a look at a value from the host."""
 
 import torch
 from torch import Tensor
@@ -31,6 +31,26 @@ def augment(images: Tensor, config: AugmentationConfig, rng: torch.Generator) ->
     if images.is_contiguous():
         return lines.view(images.shape)
     return lines.permute(0, 3, 1, 2)
+
+
+def cut_out(images: Tensor, side: int, rng: torch.Generator) -> Tensor:
+    """Each image with a square of `side` pixels set to 0 (DeVries and Taylor, arXiv 1708.04552); 0: as it is, and no draw.
+
+    `images` [N, C, H, W] of any type; the result has the same shape, type and layout. `rng` lives on their device. The square
+    lies around a pixel drawn for each image among all, so a part of it may fall outside; an even square reaches further to
+    the top and the left.
+    """
+    if side == 0:
+        return images
+    count, _, height, width = images.shape
+    covered = []
+    for length in (height, width):
+        first = torch.randint(length, (count, 1), generator=rng, device=images.device) - side // 2
+        place = torch.arange(length, device=images.device)
+        covered.append((place >= first) & (place < first + side))
+    rows, columns = covered
+    hole = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
+    return images.clone().masked_fill_(hole, 0)  # in place: the layout stays
 
 
 def _cropped(lines: Tensor, padding: int, top: Tensor, left: Tensor) -> Tensor:

@@ -55,8 +55,11 @@ class DefenseContext:
     def copy_of_model(self) -> Classifier:
         return deepcopy(self.model)
 
-    def fine_tune(self, model: Classifier, recipe: Recipe, stage: str) -> None:
-        """Cross-entropy on the clean budget with the training augmentation, in place: what most defenses contain."""
+    def fine_tune(self, model: Classifier, recipe: Recipe, stage: str, cutout: int = 0) -> None:
+        """Cross-entropy on the clean budget with the training augmentation, in place: what most defenses contain.
+
+        `cutout`: as `fit` has it.
+        """
         fit(
             self.engine,
             self.clean_budget,
@@ -67,6 +70,7 @@ class DefenseContext:
             seed=self.seed,
             purpose=f"defense/{stage}",
             log=lambda values: self.log(stage, values),
+            cutout=cutout,
         )
 
     def part_of_budget(self, share: float) -> Split:

@@ -6,6 +6,7 @@ accuracy on a part of the clean budget stays within a tolerance; the rest is fin
 Deviation: the layer is pruned where the classifier reads it (behind the last activation and the pool), by its columns of the
 last linear layer. For the logits that is the same as zeroing the channel, and it works for any net that ends in a linear layer.
 The published tolerance is on the accuracy of a validation set; here that is a part of the clean budget, never the test set.
+Tolerance and fine-tuning are those of the BackdoorBench leaderboard, not of the publication.
 """
 
 from collections.abc import Callable

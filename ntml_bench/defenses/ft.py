@@ -1,6 +1,8 @@
 """Fine-tuning on the clean budget, the baseline that a defense must beat.
 
-The training recipe is a setting; as published in the field's tables: SGD, learning rate 0.01, batch 256, 100 epochs, cosine.
+It has no publication of its own. The recipe is a setting. That of the BackdoorBench leaderboard: SGD, learning rate 0.01,
+batch 256, 100 epochs, cosine, so as many passes as its training made over the training set, at half of that one's peak rate
+for each image.
 """
 
 from dataclasses import dataclass

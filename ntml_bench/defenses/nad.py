@@ -3,6 +3,13 @@
 A teacher is the backdoored model, fine-tuned on the clean budget. The student, the backdoored model, is fine-tuned with
 the cross-entropy and, at the last stages of the net, the distance of its attention map to the teacher's (section 3.2): A
 = sum over channels of |F|^2, flattened, divided by its L2 norm; weights 500, 1000, 1000. Maps are taken before the pool.
+
+Steps are those of the public code (bboylyg/NAD): SGD with Nesterov momentum and weight decay 1e-4, learning rate 0.1 in the
+first 2 of 20 epochs and 0.01 in the others, the rate that its backdoored models are trained with; crop, flip and a hole of
+2x2 pixels (Cutout with `length` 3, of which its halves make 2).
+
+Deviations: that code loads its teacher from a file; here it makes the 10 epochs of the publication, 2 of them at 0.1 as the
+student. Its default is one map with weight 5000; the weights here are those of the publication.
 """
 
 from copy import deepcopy
@@ -16,26 +23,32 @@ from torch.nn import functional
 from ntml_bench.defenses.base import DEFENSES, Defense, DefenseConfig, DefenseContext, feature_maps
 from ntml_bench.errors import UserError
 from ntml_bench.models import Classifier
-from ntml_bench.training import Recipe, fit
+from ntml_bench.schema import number
+from ntml_bench.training import SteppedRecipe, fit
 
 
 @dataclass(frozen=True, kw_only=True)
 class NADConfig(DefenseConfig):
-    """`attention_weights`: one for each of as many last stages of the net."""
+    """`attention_weights`: one for each of as many last stages of the net; `cutout`: side of the hole in an image (pixels)."""
 
     attention_weights: list[float]
-    teacher: Recipe
-    student: Recipe
+    cutout: int = number(at_least=0)
+    teacher: SteppedRecipe
+    student: SteppedRecipe
 
 
 @DEFENSES.register("nad")
 class NAD(Defense[NADConfig]):
     Config = NADConfig
+    version = 2
 
     def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:
         count = len(self.config.attention_weights)
         if count == 0:
             raise UserError("defense.attention_weights is []; allowed: one for each of the last stages, at least one")
+        smallest = min(image_shape[1:])
+        if self.config.cutout > smallest:
+            raise UserError(f"defense.cutout is {self.config.cutout}; allowed: 0 to {smallest}, the smaller side of the images")
         stages = model.stages(count)
         channels = [stage["num_chs"] for stage in list(cast(Any, model.net).feature_info)[-count:]]
         try:
@@ -50,7 +63,7 @@ class NAD(Defense[NADConfig]):
         config = self.config
         student = context.model
         teacher = deepcopy(student)
-        context.fine_tune(teacher, config.teacher, "teacher")
+        context.fine_tune(teacher, config.teacher, "teacher", config.cutout)
         teacher.requires_grad_(False)
         context.observe("teacher", teacher)
         count = len(config.attention_weights)
@@ -75,6 +88,7 @@ class NAD(Defense[NADConfig]):
             seed=context.seed,
             purpose="defense/student",
             log=lambda values: context.log("student", values),
+            cutout=config.cutout,
         )
         return student
 

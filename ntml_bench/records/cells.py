@@ -1,6 +1,6 @@
 """A sweep folder as typed cells, in the order of its grid: what is done, with its numbers, and what is not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -64,6 +64,9 @@ class Cell:
     """On what kind of device, in which precision, with how many threads, in words; None where that was not written down."""
     stages: Mapping[str, Metrics] = field(default_factory=dict, hash=False)
     """Models between the stages of the defense, which it had measured."""
+    fitted: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict, hash=False)
+    """Settings of `attack` and `defense` that are those of a data set or a family, by who set them (FITTED_BY); empty in
+    manifests that do not say it."""
     target: Target | None = None
     """What the attack aims at; None without an attack, and in manifests that do not say it."""
     options: Labels = NO_OPTIONS
@@ -103,6 +106,7 @@ def _cell(entry: Mapping[str, Any], labels: tuple[str, str, str, str], sweep: Sw
     key, seed, needs = entry["key"], entry["seed"], tuple(entry.get("needs") or ())
     place = {"key": key, "dataset": dataset, "model": model, "attack": attack, "defense": defense, "seed": seed}
     place["settings"] = entry.get("settings") or {}
+    place["fitted"] = entry.get("fitted", {})
     place["target"] = _target(entry)
     place["options"] = Labels(*(str(entry[group]) for group in Labels._fields))
     try:

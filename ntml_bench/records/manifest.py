@@ -23,6 +23,8 @@ KEPT = {"kept": "sweep"}
 ARTIFACT = re.compile(r"([a-z]+)-([0-9a-f]{16})")
 """The name of a folder in the store: what it is, and its key."""
 NAMES = ("dataset", "model", "attack", "defense")
+FITTED_BY = ("dataset", "presets")
+"""Who may set an attack's or a defense's values otherwise than its own option: what belongs to a data set, to a family."""
 LONGEST_COMMAND = 10_000
 """Characters."""
 
@@ -135,6 +137,12 @@ def _checked(entry: Any) -> dict[str, Any]:
         raise ValueError(f"the name of the target of cell {key} is {entry['target_name']!r:.80}")
     if not isinstance(entry.get("settings") or {}, Mapping):
         raise ValueError(f"the settings of cell {key} are {entry['settings']!r:.80}")
+    for group, setters in entry.get("fitted", {}).items():
+        if group not in NAMES or not all(
+            setter in FITTED_BY and isinstance(names, list) and all(isinstance(name, str) for name in names)
+            for setter, names in setters.items()
+        ):
+            raise ValueError(f"the fitted settings of cell {key} are {entry['fitted']!r:.80}")
     return entry
 
 

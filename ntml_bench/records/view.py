@@ -222,8 +222,28 @@ def _origin(summary: Summary) -> list[str]:
         for cell in summary.cells
         if (recipe := cell.settings.get("training") or {}).keys() >= {"epochs", "batch_size"}
     )
-    parts = [f"Values of the methods: {', '.join(families)}."] if families else []
+    parts = [f"Values of the methods: {'; '.join([', '.join(families), *_fitted(summary)])}."] if families else []
     return [" ".join([*parts, f"Recipe of the trainings: {', '.join(recipes)}."])] if recipes else parts
+
+
+SETTERS = {"presets": "of this family", "dataset": "fitted to the data set"}
+"""What is said of values that are not those of the method's own option, by who set them."""
+
+
+def _fitted(summary: Summary) -> list[str]:
+    """Which methods have which values of another than their own option: `fitted to the data set: badnets (trigger_size)`."""
+    parts = []
+    for setter, words in SETTERS.items():
+        names: dict[str, dict[str, None]] = {}
+        for group in ("attack", "defense"):
+            for cell in summary.cells:
+                found = cell.fitted.get(group, {}).get(setter, ())
+                if found:
+                    names.setdefault(option_of(getattr(cell.options, group)), {}).update(dict.fromkeys(found))
+        if names:
+            methods = [f"{name} ({', '.join(keys)})" for name, keys in names.items()]
+            parts.append(f"{words}: {', '.join(methods)}")
+    return parts
 
 
 def _computed(summary: Summary) -> list[str]:
