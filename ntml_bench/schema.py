@@ -22,7 +22,9 @@ class Check:
     allowed: str
 
 
-def number(*, above: float | None = None, at_least: float | None = None, at_most: float | None = None) -> Any:
+def number(
+    *, above: float | None = None, at_least: float | None = None, at_most: float | None = None, below: float | None = None
+) -> Any:
     """A dataclass field for a number in a range."""
     bounds = []
     if above is not None:
@@ -31,6 +33,8 @@ def number(*, above: float | None = None, at_least: float | None = None, at_most
         bounds.append(f"at least {at_least}")
     if at_most is not None:
         bounds.append(f"at most {at_most}")
+    if below is not None:
+        bounds.append(f"less than {below}")
 
     def holds(value: float) -> bool:
         # Written so that NaN fails every bound.
@@ -38,6 +42,7 @@ def number(*, above: float | None = None, at_least: float | None = None, at_most
             (above is None or value > above)
             and (at_least is None or value >= at_least)
             and (at_most is None or value <= at_most)
+            and (below is None or value < below)
         )
 
     return field(metadata={"check": Check(holds, " and ".join(bounds))})

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from builders import (
     CLASSES,
     ENGINE,
+    NO_AUGMENTATION,
     UNTOUCHABLE,
     Diary,
     classifier,
@@ -27,8 +29,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ntml_bench.defenses import nad
-from ntml_bench.defenses.anp import ANP, ANPConfig, batch_norms, masked_parameters, objective, prune
+from ntml_bench.data.base import Split
+from ntml_bench.defenses import anp, nad
+from ntml_bench.defenses.anp import ANP, ANPConfig, Channels, batch_norms, objective, prune
 from ntml_bench.defenses.base import DefenseContext, feature_maps
 from ntml_bench.defenses.fp import channels_to_keep, head_inputs
 from ntml_bench.defenses.i_bau import IBAU, IBAUConfig, hypergradient
@@ -158,8 +161,11 @@ def test_the_objective_of_pruning_and_its_gradient_by_finite_differences(trainin
     model = TinyNet().double().requires_grad_(False).train(training)
     images, labels = double(5, 2, 4, 4), torch.tensor([0, 1, 2, 1, 0])
     mask, one = torch.tensor([0.9, 0.6, 0.3], dtype=torch.float64), torch.ones(3, dtype=torch.float64)
-    d = eps * along(lambda value: loss_with(model, images, labels, value, one), mask).sign()
-    e = eps * along(lambda value: loss_with(model, images, labels, mask, value), one).sign()
+    start = eps * torch.tensor([[0.9, -0.5, 0.1], [-0.7, 0.2, 0.6]], dtype=torch.float64)
+    up = along(lambda value: loss_with(model, images, labels, value, one + start[1]), mask + start[0]).sign()
+    d = start[0] + eps * up
+    up = along(lambda value: loss_with(model, images, labels, mask + start[0], value), one + start[1]).sign()
+    e = start[1] + eps * up
 
     def by_hand(value: Tensor) -> Tensor:
         # The perturbation is a constant: the masks are not to learn from its sign.
@@ -167,7 +173,7 @@ def test_the_objective_of_pruning_and_its_gradient_by_finite_differences(trainin
         return 0.2 * loss_with(model, images, labels, value, one) + 0.8 * robust
 
     learned = mask.clone().requires_grad_()
-    found = objective(model, batch_norms(model), {"bn": learned}, images, labels, eps, 0.2)
+    found = objective(Channels(model), learned, start, images, labels, eps, 0.2)
     assert found.item() == pytest.approx(by_hand(mask).item(), abs=1e-9)
     (gradient,) = torch.autograd.grad(found, learned)
     assert torch.allclose(gradient, along(by_hand, mask), atol=1e-7)
@@ -175,16 +181,83 @@ def test_the_objective_of_pruning_and_its_gradient_by_finite_differences(trainin
         assert loss_with(model, images, labels, mask + d, one + e) > loss_with(model, images, labels, mask, one)
 
 
-def test_masked_parameters_are_products() -> None:
-    model = TinyNet()
-    norms = batch_norms(model)
-    scaled = masked_parameters(norms, {"bn": torch.tensor([1.0, 0.0, 2.0])}, {"bn": torch.tensor([0.5, 1.0, 1.0])})
-    assert scaled["bn.weight"].tolist() == pytest.approx([1.0, 0.0, -1.0])
-    assert scaled["bn.bias"].tolist() == pytest.approx([0.05, -0.2, 0.3])
-    assert set(scaled) == {"bn.weight", "bn.bias"}
+def test_the_channels_of_all_layers_stand_in_one_row() -> None:
+    model, data = classifier(), split(6)
+    images = ENGINE.images(data.images)
+    channels, rng = Channels(model), torch.Generator().manual_seed(1)
+    weights, biases = torch.rand(2, len(channels.weight), generator=rng)
+    scaled, place = deepcopy(model), 0
+    for norm in scaled.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            here = slice(place, place := place + norm.num_features)
+            norm.weight.data *= weights[here]
+            norm.bias.data *= biases[here]
+    assert place == len(channels.weight) == sum(channels.sizes)
+    with torch.no_grad():
+        found = channels.loss(weights, biases, images, data.labels)
+        assert torch.allclose(found, functional.cross_entropy(scaled(images), data.labels), atol=1e-6)
 
 
-def test_pruning_zeroes_weight_and_bias_at_or_below_the_threshold() -> None:
+Seen = list[tuple[Tensor, Tensor]]
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    """The start of the perturbation and the images of each step of anp."""
+    steps: Seen = []
+
+    def watched(channels: Channels, mask: Tensor, start: Tensor, images: Tensor, *others: Any) -> Tensor:
+        steps.append((start, images))
+        return objective(channels, mask, start, images, *others)
+
+    monkeypatch.setattr(anp, "objective", watched)
+    return steps
+
+
+def test_each_step_starts_its_perturbation_at_random(seen: Seen) -> None:
+    quick_defense("anp", steps=5, eps=0.3).purify(defender())
+    starts = torch.stack([start for start, _ in seen])
+    channels = sum(len(norm.weight) for norm in batch_norms(classifier()).values())
+    assert starts.shape == (5, 2, channels)
+    # Uniform in [-eps, eps]: its quarters are equally full, within 4 standard deviations.
+    quarters = starts.flatten().histc(4, -0.3, 0.3) / starts.numel()
+    assert (quarters - 0.25).abs().max() < 4 * (0.25 * 0.75 / starts.numel()) ** 0.5
+    assert quarters.sum() == 1
+    assert not torch.equal(starts[0], starts[1])
+
+
+def rows(images: Tensor) -> set[tuple[int, ...]]:
+    return {tuple((image * 255).round().int().flatten().tolist()) for image in images}
+
+
+def test_a_threshold_is_chosen_on_images_that_the_masks_did_not_see(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[Split] = []
+    monkeypatch.setattr(anp, "accuracy", lambda engine, model, data: measured.append(data) or accuracy(engine, model, data))
+    context = replace(defender(clean_budget=split(40, seed=4)), augmentation=NO_AUGMENTATION)
+    quick_defense("anp", steps=30, threshold=None).purify(context)
+    learned_from = set[tuple[int, ...]]().union(*(rows(images) for _, images in seen))
+    held_out = rows(ENGINE.images(measured[0].images))
+    assert all(torch.equal(data.images, measured[0].images) for data in measured)
+    assert len(held_out) == 12
+    assert len(learned_from) == 28
+    assert held_out | learned_from == rows(ENGINE.images(context.clean_budget.images))
+
+
+def test_for_a_fixed_threshold_nothing_is_held_out(seen: Seen) -> None:
+    context = replace(defender(clean_budget=split(40, seed=4)), augmentation=NO_AUGMENTATION)
+    quick_defense("anp", steps=50).purify(context)
+    learned_from = set[tuple[int, ...]]().union(*(rows(images) for _, images in seen))
+    assert learned_from == rows(ENGINE.images(context.clean_budget.images))
+
+
+def test_a_budget_that_cannot_be_divided_is_refused() -> None:
+    with pytest.raises(UserError, match="of 1 images nothing is left to learn masks from"):
+        quick_defense("anp", threshold=None).purify(defender(clean_budget=split(1)))
+    with pytest.raises(UserError, match="selection_share"):
+        quick_defense("anp", selection_share=1.0)
+
+
+def test_pruning_zeroes_the_weight_alone_at_or_below_the_threshold() -> None:
     model = classifier()
     before = state_of(model)
     rng = torch.Generator().manual_seed(0)
@@ -194,7 +267,7 @@ def test_pruning_zeroes_weight_and_bias_at_or_below_the_threshold() -> None:
     after = state_of(model)
     for name, value in before.items():
         layer, _, kind = name.rpartition(".")
-        if layer in masks and kind in ("weight", "bias"):
+        if layer in masks and kind == "weight":
             for channel, mask in enumerate(masks[layer].tolist()):
                 assert after[name][channel] == (0 if mask <= 0.5 else value[channel])
         else:
@@ -214,12 +287,12 @@ def test_learning_masks_moves_nothing_but_the_pruned_channels() -> None:
     pruned = 0
     for name, value in after.items():
         layer, _, kind = name.rpartition(".")
-        if layer in norms and kind in ("weight", "bias"):
+        if layer in norms and kind == "weight":
             changed = value != before[name]
             assert value[changed].eq(0).all()
-            pruned += int(changed.sum()) if kind == "weight" else 0
+            pruned += int(changed.sum())
         else:
-            assert torch.equal(value, before[name])  # the running statistics among them
+            assert torch.equal(value, before[name])  # the running statistics among them, and the biases
     stage, values = diary.logged[-1]
     assert stage == "pruning"
     assert values["pruned_channels"] == pruned
@@ -229,10 +302,11 @@ def test_learning_masks_moves_nothing_but_the_pruned_channels() -> None:
 
 def test_masks_stay_between_0_and_1_and_start_at_1() -> None:
     defense = cast(Any, quick_defense("anp", learning_rate=50.0, steps=2))
-    masks = torch.cat(list(defense._learn_masks(defender()).values()))
+    masks = torch.cat(list(defense._learn_masks(defender(), split(24, seed=1)).values()))
     assert masks.min() == 0
     assert masks.max() == 1
-    still = torch.cat(list(cast(Any, quick_defense("anp", learning_rate=1e-12))._learn_masks(defender()).values()))
+    slow = cast(Any, quick_defense("anp", learning_rate=1e-12))
+    still = torch.cat(list(slow._learn_masks(defender(), split(24, seed=1)).values()))
     assert torch.allclose(still, torch.ones_like(still))
 
 
@@ -247,12 +321,12 @@ def trained_classifier() -> Classifier:
 def test_the_chosen_threshold_is_the_last_within_the_tolerance(tolerance: float) -> None:
     model = trained_classifier()
     config = cast(ANPConfig, quick_defense("anp").config)
-    defense: Any = ANP(ANPConfig(**vars(config) | {"threshold": None, "tolerance": tolerance, "selection_share": 1.0}))
+    defense: Any = ANP(ANPConfig(**vars(config) | {"threshold": None, "tolerance": tolerance}))
     rng = torch.Generator().manual_seed(1)
     masks = {name: torch.rand(norm.weight.shape, generator=rng) for name, norm in batch_norms(model).items()}
     context = defender(model, clean_budget=split(40, seed=4), poisoned_train=UNTOUCHABLE)
     before = state_of(model)
-    chosen = defense._choose_threshold(context, masks)
+    chosen = defense._choose_threshold(context, masks, context.clean_budget)
     assert same_state(state_of(model), before)
 
     def accuracy_at(threshold: float) -> float:
@@ -280,6 +354,10 @@ def test_the_part_to_select_on_is_a_stratified_part_of_the_budget() -> None:
     assert torch.equal(part.images, context.part_of_budget(0.5).images)
     assert len(context.part_of_budget(0.001)) == 1
     assert len(context.part_of_budget(1.0)) == 40
+    same, rest = context.divided_budget(0.5)
+    assert torch.equal(same.images, part.images)
+    assert {tuple(image.flatten().tolist()) for image in torch.cat([part.images, rest.images])} == rows
+    assert len(rest) == 20
 
 
 # I-BAU.
@@ -315,7 +393,7 @@ def test_the_hypergradient_reaches_the_total_derivative() -> None:
 def test_the_hypergradient_after_few_iterations(iterations: int) -> None:
     found, by_delta, direct = quadratic_hypergradient(iterations)
     step_map = torch.eye(3, dtype=torch.float64) - STEP * MATRIX.T @ MATRIX
-    v = by_delta
+    v = torch.zeros_like(by_delta)
     for _ in range(iterations):
         v = step_map.T @ v + by_delta
     assert torch.allclose(found, direct + STEP * MATRIX @ v, atol=1e-10)
@@ -335,33 +413,93 @@ def i_bau(**changes: Any) -> Any:
     return IBAU(IBAUConfig(**vars(config) | changes))
 
 
-def test_the_perturbation_is_found_by_ascent_of_the_loss() -> None:
+def test_the_perturbation_leads_away_from_the_answers_of_the_model() -> None:
     model, data = classifier(), split(8)
     images = ENGINE.images(data.images)
     delta = torch.zeros(1, 3, 8, 8)
     for batch in (images[:4], images[4:]):
-        labels = data.labels[:4]
+        answers = model(batch).argmax(1)
         at = (batch + delta).requires_grad_()
-        (gradient,) = torch.autograd.grad(functional.cross_entropy(model(at), labels), at)
+        (gradient,) = torch.autograd.grad(functional.cross_entropy(model(at), answers), at)
         delta = delta + 0.5 * (gradient.sum(0, keepdim=True) - 2 * 0.1 * delta)
-    batches = [(images[:4], data.labels[:4]), (images[4:], data.labels[:4])]
     settings: dict[str, Any] = {"inner_learning_rate": 0.5, "penalty": 0.1, "inner_passes": 1}
     context = defender(model)
-    found = i_bau(radius=100.0, **settings)._find_perturbation(context, batches)
-    assert torch.allclose(found, delta, atol=1e-6)
+    for radius in (100.0, None):
+        found = i_bau(radius=radius, **settings)._find_perturbation(context, [images[:4], images[4:]])
+        assert torch.allclose(found, delta, atol=1e-6)
     # Outside of the ball it is drawn back to its surface, in the same direction.
-    short = i_bau(radius=0.001, **settings)._find_perturbation(context, batches)
+    short = i_bau(radius=0.001, **settings)._find_perturbation(context, [images[:4], images[4:]])
     assert short.norm().item() == pytest.approx(0.001)
     assert torch.allclose(short, delta / delta.norm() * 0.001, atol=1e-8)
 
 
-def test_the_share_of_a_batch_carries_the_perturbation() -> None:
-    model, data, delta = classifier(), split(8), 0.1 * normal(1, 3, 8, 8)
-    images = ENGINE.images(data.images)
-    with torch.no_grad():
-        expected = functional.cross_entropy(model(torch.cat([images[:3] + delta, images[3:]])), data.labels)
-        found = i_bau(perturbed_share=0.4)._outer_loss(defender(model), images, data.labels)(delta)
-    assert torch.allclose(found, expected, atol=1e-6)
+@pytest.mark.parametrize(("share", "count", "carriers"), [(0.4, 8, 3), (0.01, 100, 1), (0.01, 99, 0), (1.0, 5, 5)])
+def test_the_share_of_a_batch_rounded_down_carries_the_perturbation(share: float, count: int, carriers: int) -> None:
+    inputs: list[Tensor] = []
+
+    def model(images: Tensor) -> Tensor:
+        inputs.append(images)
+        return torch.zeros(len(images), CLASSES)
+
+    images, labels, delta = normal(count, 3, 8, 8), torch.arange(count) % CLASSES, normal(1, 3, 8, 8, seed=1)
+    context, rng = defender(cast(Any, model)), torch.Generator().manual_seed(0)
+    for _ in range(2):
+        i_bau(perturbed_share=share)._outer_loss(context, images, labels, rng)(delta)
+    carry = [(found != images).flatten(1).any(1) for found in inputs]
+    for found, carries in zip(inputs, carry, strict=True):
+        assert int(carries.sum()) == carriers
+        assert torch.equal(found, images + delta * carries[:, None, None, None])
+    assert torch.equal(carry[0], carry[1]) == (carriers in (0, count))  # drawn anew for each step
+
+
+def test_two_rounds_of_unlearning_against_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, iterations, step = split(12, seed=1), 3, 0.3
+    defense = i_bau(
+        rounds=2,
+        batch_size=8,
+        perturbed_share=1.0,
+        inner_learning_rate=0.5,
+        fixed_point_iterations=iterations,
+        fixed_point_step=step,
+        learning_rate=0.01,
+    )
+    # Adam divides by the gradient, which makes much of its last bits.
+    monkeypatch.setattr(torch.optim, "Adam", torch.optim.SGD)
+    found = defense.purify(defender(clean_budget=data))
+
+    model = classifier()
+    order = torch.randperm(12, generator=defender().generator("order"))
+    batches = [(ENGINE.images(data.images[part]), data.labels[part]) for part in (order[:8], order[8:])]
+
+    def cross_entropy(delta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(model(images + delta.view(1, 3, 8, 8)), labels)
+
+    def inner(delta: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        return defense.config.penalty * delta.square().sum() - cross_entropy(delta, images, labels)
+
+    for _ in range(2):
+        delta = torch.zeros(192)
+        for images, _ in batches:
+            answers = model(images).argmax(1)
+            delta = delta - 0.5 * torch.autograd.functional.jacobian(lambda d, x=images, y=answers: inner(d, x, y), delta)
+        assert delta.norm() < 10
+        for batch in batches:
+            # dPhi/ddelta = 1 - step * Hessian of the inner loss, of the first batch with its labels.
+            hessian = cast(Tensor, torch.autograd.functional.hessian(lambda d: inner(d, *batches[0]), delta))
+            by_delta = torch.autograd.functional.jacobian(lambda d, pair=batch: cross_entropy(d, *pair), delta)
+            map_of_v = torch.eye(192) - step * hessian
+            v = sum((torch.linalg.matrix_power(map_of_v.T, k) @ by_delta for k in range(iterations)), torch.zeros(192))
+            at = delta.clone().requires_grad_()
+            (inner_gradient,) = torch.autograd.grad(inner(at, *batches[0]), at, create_graph=True)
+            total = cross_entropy(delta, *batch) - step * (inner_gradient @ v)
+            gradients = torch.autograd.grad(total, list(model.parameters()))
+            with torch.no_grad():
+                for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                    parameter -= 0.01 * gradient
+    moved = max((value - state_of(classifier())[name]).abs().max().item() for name, value in state_of(found).items())
+    assert moved > 1e-3
+    for name, value in state_of(model).items():
+        assert torch.allclose(state_of(found)[name], value, atol=2e-6), name
 
 
 def test_unlearning_keeps_the_running_statistics_and_lowers_the_loss() -> None:

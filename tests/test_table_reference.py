@@ -191,7 +191,7 @@ def test_verdicts_of_the_hand_made_sweep(tmp_path: Path) -> None:
     assert verdicts == {
         ("badnets", "none"): ("within tolerance", ""),
         ("badnets", "ft"): ("outside tolerance", "ASR, RA"),
-        ("badnets", "i_bau"): ("settings differ", "i_bau"),
+        ("badnets", "i_bau"): ("not comparable", "i_bau"),
         ("badnets", "anp"): ("not comparable", "anp"),
         ("badnets", "nad"): ("not measured", "missing"),
         ("badnets", "nt_ml"): ("no published number", "no defense nt_ml"),
@@ -249,10 +249,10 @@ def test_a_spelling_is_no_difference(tmp_path: Path) -> None:
 
 
 def test_a_defended_cell_alone_shows_its_undefended_model(tmp_path: Path) -> None:
-    cell = published_cell("badnets", "i_bau", changes={"defense.learning_rate": 0.001, "clean_budget": 0.2})
-    none, i_bau = compared(tmp_path, [cell], [published_record(cell, 89, 2, 88)]).lines
+    cell = published_cell("badnets", "ft", changes={"defense.recipe.learning_rate": 0.001, "clean_budget": 0.2})
+    none, ft = compared(tmp_path, [cell], [published_record(cell, 89, 2, 88)]).lines
     assert (none.defense, none.verdict, none.differences) == ("none", "within tolerance", ())
-    assert i_bau.verdict == "settings differ"
+    assert ft.verdict == "settings differ"
 
 
 @pytest.mark.parametrize("attack", sorted(set(ATTACKS) - {"none", "narcissus"}))
@@ -263,7 +263,7 @@ def test_the_published_settings_are_reachable(tmp_path: Path, attack: str, defen
     # But for what no setting holds.
     differs = REFERENCE.option("attack", attack).differs
     assert [difference.text for difference in line.differences] == ([differs] if attack == "lc" and line.published else [])
-    assert (line.verdict == "not comparable") == (defense in ("fp", "anp"))
+    assert (line.verdict == "not comparable") == (defense in ("fp", "anp", "i_bau"))
 
 
 def test_an_ablation_is_matched_by_its_settings(tmp_path: Path) -> None:
@@ -295,11 +295,11 @@ def test_renderings_are_the_checked_ones(tmp_path: Path, name: str) -> None:
 
 def test_a_line_fits_a_log_file(tmp_path: Path) -> None:
     cell = published_cell(
-        "blended", "i_bau", changes={"training.epochs": 20, "attack.alpha": 0.1, "defense.learning_rate": 0.001}
+        "blended", "ft", changes={"training.epochs": 20, "attack.alpha": 0.1, "defense.recipe.learning_rate": 0.001}
     )
     text = printed(compared(tmp_path, [cell], [published_record(cell, 80.0, 5.0, 12.0)]))
     assert max(map(len, text.splitlines())) <= 120
-    assert "80.0/87.0 (-7.0)  5.0/50.5 (-45.5)  12.0/33.2 (-21.2)  settings differ  recipe, blended, i_bau" in text
+    assert "80.0/92.8 (-12.8)  5.0/96.1 (-91.1)  12.0/3.6 (+8.4)  settings differ  recipe, blended, ft" in text
 
 
 @pytest.mark.parametrize("width", [60, 80])

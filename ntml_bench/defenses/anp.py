@@ -1,13 +1,17 @@
 """Adversarial Neuron Pruning (Wu & Wang, "Adversarial Neuron Pruning Purifies Backdoored Deep Models", NeurIPS 2021).
 
 Each channel of a BatchNorm layer has a mask m in [0, 1] on its weight. Its weight and bias are perturbed by the factors d
-and e, |d|, |e| <= eps, to raise the loss (section 4.2, one sign step from 0); the masks minimise a CE(m) + (1 - a) CE(m +
-d, 1 + e). Channels with a mask at or below a threshold are pruned: weight and bias become 0, in the model itself, so that
-it reloads as it was measured.
+and e to raise the loss (section 4.2): from a random start in [-eps, eps] by one sign step of size eps. The masks minimise
+a CE(m) + (1 - a) CE(m + d, 1 + e) on batches drawn with replacement. Channels with a mask at or below a threshold are pruned:
+their weight becomes 0 and their bias stays, which is what the masks saw. That is done in the model itself, so that it reloads
+as it was measured. All this is as in the official code.
 
-The threshold is a setting, or (`threshold: null`) the largest at which the accuracy on a part of the clean budget stays
-within `tolerance`. The leaderboard picks it by the success rate on the test set, which no defender has; its column is
-better than an honest one.
+The threshold is a setting (published: 0.2), or (`threshold: null`) the largest at which the accuracy on a held-out part of
+the clean budget stays within `tolerance`; the masks then learn on the rest of the budget alone. The leaderboard picks it by
+the success rate on the test set, which no defender has; its column is better than an honest one.
+
+Deviation: the publication bounds |d| and |e| by eps. Its code, which this follows, does not: a step away from a random start
+ends up to 2 eps from 0.
 """
 
 from copy import deepcopy
@@ -19,6 +23,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from ntml_bench.data.augmentation import augment
+from ntml_bench.data.base import Split
 from ntml_bench.defenses.base import DEFENSES, Defense, DefenseConfig, DefenseContext
 from ntml_bench.errors import UserError
 from ntml_bench.evaluation import accuracy
@@ -30,7 +35,11 @@ BatchNorm = nn.modules.batchnorm._BatchNorm
 
 @dataclass(frozen=True, kw_only=True)
 class ANPConfig(DefenseConfig):
-    """`eps`: bound of the relative perturbation; `trade_off`: weight a of the clean loss; `steps` of SGD on the masks."""
+    """`eps`: of the random start and of the sign step; `trade_off`: weight a of the clean loss; `steps` of SGD on the masks.
+
+    `selection_share`: of the budget, held out of the learning of the masks to choose a threshold that is null; `tolerance`:
+    the share of the accuracy there that may be lost. Both are unused where the threshold is fixed.
+    """
 
     eps: float = number(at_least=0)
     trade_off: float = number(at_least=0, at_most=1)
@@ -40,12 +49,13 @@ class ANPConfig(DefenseConfig):
     momentum: float = number(at_least=0, at_most=1)
     threshold: float | None = number(at_least=0, at_most=1)
     tolerance: float = number(at_least=0, at_most=1)
-    selection_share: float = number(above=0, at_most=1)
+    selection_share: float = number(above=0, below=1)
 
 
 @DEFENSES.register("anp")
 class ANP(Defense[ANPConfig]):
     Config = ANPConfig
+    version = 2
 
     def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:
         if not batch_norms(model):
@@ -53,10 +63,18 @@ class ANP(Defense[ANPConfig]):
 
     def purify(self, context: DefenseContext) -> Classifier:
         config, model = self.config, context.model
-        masks = self._learn_masks(context)
-        threshold = config.threshold
-        if threshold is None:
-            threshold = self._choose_threshold(context, masks)
+        if config.threshold is None:
+            held_out, rest = context.divided_budget(config.selection_share)
+            if len(rest) == 0:
+                raise UserError(
+                    f"defense.threshold=null holds out {config.selection_share:g} of the clean budget to choose a threshold; "
+                    f"of {len(held_out)} images nothing is left to learn masks from"
+                )
+            masks = self._learn_masks(context, rest)
+            threshold = self._choose_threshold(context, masks, held_out)
+        else:
+            masks = self._learn_masks(context, context.clean_budget)
+            threshold = config.threshold
         pruned = prune(model, masks, threshold)
         values = {
             "epoch": 1,
@@ -67,48 +85,40 @@ class ANP(Defense[ANPConfig]):
         context.log("pruning", values)
         return model
 
-    def _learn_masks(self, context: DefenseContext) -> dict[str, Tensor]:
+    def _learn_masks(self, context: DefenseContext, budget: Split) -> dict[str, Tensor]:
         """The mask of each BatchNorm layer, by the layer's name."""
-        config, engine, budget = self.config, context.engine, context.clean_budget
+        config, engine = self.config, context.engine
         # A copy, because the forward passes in training mode move the running statistics.
-        model = deepcopy(context.model).requires_grad_(False)
-        norms = batch_norms(model)
-        masks = {name: torch.ones_like(norm.weight).requires_grad_() for name, norm in norms.items()}
-        optimizer = torch.optim.SGD(masks.values(), lr=config.learning_rate, momentum=config.momentum)
-        order_rng, batch_rng = context.generator("order"), context.generator("augmentation")
-        batch_size = min(config.batch_size, len(budget))
-        per_epoch = max(1, len(budget) // batch_size)
-        order = torch.empty(0, dtype=torch.long)
+        model = deepcopy(context.model).requires_grad_(False).train()
+        channels = Channels(model)
+        mask = torch.ones_like(channels.weight).requires_grad_()
+        optimizer = torch.optim.SGD([mask], lr=config.learning_rate, momentum=config.momentum)
+        draw_rng, batch_rng, start_rng = map(context.generator, ("order", "augmentation", "perturbation"))
         total = torch.zeros((), device=engine.device)
-        model.train()
-        for step in range(config.steps):
-            if step % per_epoch == 0:
-                order = torch.randperm(len(budget), generator=order_rng, device=engine.device)
-            position = step % per_epoch * batch_size
-            index = order[position : position + batch_size]
+        for step in range(1, config.steps + 1):
+            index = torch.randint(len(budget), (config.batch_size,), generator=draw_rng, device=engine.device)
             images, labels = augment(engine.images(budget.images[index]), context.augmentation, batch_rng), budget.labels[index]
+            start = config.eps * (2 * torch.rand(2, len(mask), generator=start_rng, device=engine.device) - 1)
             with engine.autocast():
-                value = objective(model, norms, masks, images, labels, config.eps, config.trade_off)
+                value = objective(channels, mask, start, images, labels, config.eps, config.trade_off)
             optimizer.zero_grad(set_to_none=True)
             value.backward()
             optimizer.step()
             with torch.no_grad():
-                for mask in masks.values():
-                    mask.clamp_(0, 1)
+                mask.clamp_(0, 1)
             total += value.detach()
-            if (step + 1) % 100 == 0 or step + 1 == config.steps:
-                context.log("masks", {"epoch": step + 1, "loss": float(total) / (step % 100 + 1)})
+            if step % 100 == 0 or step == config.steps:
+                context.log("masks", {"epoch": step, "loss": float(total) / ((step - 1) % 100 + 1)})
                 total.zero_()
-        return {name: mask.detach() for name, mask in masks.items()}
+        return dict(zip(channels.names, mask.detach().split(channels.sizes), strict=True))
 
-    def _choose_threshold(self, context: DefenseContext, masks: dict[str, Tensor]) -> float:
-        part = context.part_of_budget(self.config.selection_share)
-        lowest = (1 - self.config.tolerance) * accuracy(context.engine, context.model, part)
+    def _choose_threshold(self, context: DefenseContext, masks: dict[str, Tensor], held_out: Split) -> float:
+        lowest = (1 - self.config.tolerance) * accuracy(context.engine, context.model, held_out)
         chosen = -1.0  # prunes nothing
         for candidate in torch.linspace(0, 0.95, 20).tolist():
             trial = deepcopy(context.model)
             prune(trial, masks, candidate)
-            if accuracy(context.engine, trial, part) < lowest:
+            if accuracy(context.engine, trial, held_out) < lowest:
                 break
             chosen = candidate
         return chosen
@@ -121,46 +131,46 @@ def batch_norms(model: nn.Module) -> dict[str, BatchNorm]:
     }
 
 
-def masked_parameters(norms: dict[str, BatchNorm], weights: dict[str, Tensor], biases: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weight and bias of each BatchNorm layer times the given factors, by the parameters' names."""
-    scaled = {f"{name}.weight": norm.weight * weights[name] for name, norm in norms.items()}
-    return scaled | {f"{name}.bias": norm.bias * biases[name] for name, norm in norms.items()}
+class Channels:
+    """The channels of a model's BatchNorm layers in one row: `names` and `sizes` of the layers, `weight` and `bias` [C]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        norms = batch_norms(model)
+        self.model = model
+        self.names = list(norms)
+        self.sizes = [len(norm.weight) for norm in norms.values()]
+        self.weight = torch.cat([norm.weight.detach() for norm in norms.values()])
+        self.bias = torch.cat([norm.bias.detach() for norm in norms.values()])
+
+    def loss(self, weight_factor: Tensor, bias_factor: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of the model with the weights and biases of its channels times these factors [C]."""
+        weights = (self.weight * weight_factor).split(self.sizes)
+        biases = (self.bias * bias_factor).split(self.sizes)
+        scaled = {f"{name}.weight": value for name, value in zip(self.names, weights, strict=True)}
+        scaled |= {f"{name}.bias": value for name, value in zip(self.names, biases, strict=True)}
+        return functional.cross_entropy(functional_call(self.model, scaled, (images,)), labels)
 
 
 def objective(
-    model: nn.Module,
-    norms: dict[str, BatchNorm],
-    masks: dict[str, Tensor],
-    images: Tensor,
-    labels: Tensor,
-    eps: float,
-    trade_off: float,
+    channels: Channels, mask: Tensor, start: Tensor, images: Tensor, labels: Tensor, eps: float, trade_off: float
 ) -> Tensor:
-    """a CE(m) + (1 - a) CE(m + d, 1 + e), with d, e = eps times the sign of the gradient of CE(m + d, 1 + e) at 0."""
+    """a CE(m) + (1 - a) CE(m + d, 1 + e) of a batch, to be differentiated for the mask m [C].
 
-    def loss(weights: dict[str, Tensor], biases: dict[str, Tensor]) -> Tensor:
-        return functional.cross_entropy(functional_call(model, masked_parameters(norms, weights, biases), (images,)), labels)
-
-    ones = {name: torch.ones_like(norm.bias) for name, norm in norms.items()}
-    clean = loss(masks, ones)
-    if eps == 0:
-        return clean
-    at = {name: mask.detach().clone().requires_grad_() for name, mask in masks.items()}
-    one = {name: value.clone().requires_grad_() for name, value in ones.items()}
-    gradients = torch.autograd.grad(loss(at, one), [*at.values(), *one.values()])
-    signs = [eps * gradient.sign() for gradient in gradients]
-    weights = {name: mask + sign for (name, mask), sign in zip(masks.items(), signs[: len(masks)], strict=True)}
-    biases = {name: value + sign for (name, value), sign in zip(ones.items(), signs[len(masks) :], strict=True)}
-    return trade_off * clean + (1 - trade_off) * loss(weights, biases)
+    (d, e) [2, C] is `start` [2, C] plus eps times the sign of the gradient of CE(m + d, 1 + e) there.
+    """
+    at = start.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(channels.loss(mask.detach() + at[0], 1 + at[1], images, labels), at)
+    d, e = start + eps * gradient.sign()
+    clean = channels.loss(mask, torch.ones_like(mask), images, labels)
+    return trade_off * clean + (1 - trade_off) * channels.loss(mask + d, 1 + e, images, labels)
 
 
 def prune(model: nn.Module, masks: dict[str, Tensor], threshold: float) -> int:
-    """Zero the channels whose mask is at or below the threshold, in place; returns how many."""
+    """Zero the weights of the channels whose mask is at or below the threshold, in place; returns how many."""
     count = 0
     with torch.no_grad():
         for name, norm in batch_norms(model).items():
             kept = masks[name] > threshold
             norm.weight.mul_(kept)
-            norm.bias.mul_(kept)
             count += int((~kept).sum())
     return count

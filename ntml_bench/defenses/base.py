@@ -75,10 +75,20 @@ class DefenseContext:
 
     def part_of_budget(self, share: float) -> Split:
         """A seeded, stratified part of the clean budget, to select on."""
+        return self.divided_budget(share)[0]
+
+    def divided_budget(self, share: float) -> tuple[Split, Split]:
+        """The same part of the clean budget, and the rest of it: to select on images from which nothing was learned.
+
+        The part has at least one image; the rest is empty where rounding leaves nothing of a small budget.
+        """
         labels = self.clean_budget.labels.cpu()
         count = max(1, round(share * len(labels)))
         index = stratified(labels, count, generator(self.seed, "defense/part of the budget"))
-        return self.clean_budget[index.to(self.engine.device)]
+        in_part = torch.zeros(len(labels), dtype=torch.bool)
+        in_part[index] = True
+        device = self.engine.device
+        return self.clean_budget[index.to(device)], self.clean_budget[(~in_part).nonzero().flatten().to(device)]
 
 
 C = TypeVar("C", bound=DefenseConfig)

@@ -5,9 +5,13 @@ weights are moved to lower the loss under it (outer problem), by a gradient that
 weights (section 3.2): with the map Phi(delta, theta) = delta - step grad_delta L_inner, the implicit part v dPhi/dtheta,
 where v solves v = v dPhi/ddelta + dL_outer/ddelta, by fixed-point iteration.
 
-A round: delta from 0 by gradient steps over the batches of the budget, then one step of Adam on the weights for each
-batch. In the outer loss a share of a batch carries delta, at least one image, the rest is clean: where all images carried
-it, the weights were lost to a perturbation that no training image has. BatchNorm keeps its running statistics (eval mode).
+The budget is divided into batches once. A round: delta from 0 by gradient steps over the batches, away from the model's own
+answers, then one step of Adam on the weights for each batch. In the outer loss `perturbed_share` of a batch, rounded down and
+drawn anew, carries delta, the rest is clean. L_inner within Phi is that of the first batch with its true labels, whatever the
+batch of the outer loss. BatchNorm keeps its running statistics (eval mode). All this is as in the official code.
+
+Deviation: delta is put back into the ball of `radius`, as in the publication and the official notebook; the official script
+has that line commented out (`radius: null`). Perturbed images are not clipped to [0, 1], as in the script; the notebook clips.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,13 +30,14 @@ from ntml_bench.schema import number
 
 @dataclass(frozen=True, kw_only=True)
 class IBAUConfig(DefenseConfig):
-    """`perturbed_share`: of the images of an outer batch; `penalty`: weight of |delta|^2 in the inner loss;
-    `inner_learning_rate`: of the search for delta; `fixed_point_step`: step of the map Phi."""
+    """`perturbed_share`: of the images of an outer batch, rounded down; `penalty`: weight of |delta|^2 in the inner loss;
+    `radius`: bound of |delta| (null: none); `inner_learning_rate`: of the search for delta; `fixed_point_step`: step of the
+    map Phi; `fixed_point_iterations`: K, from v = 0 on (0 leaves the implicit part out)."""
 
     rounds: int = number(at_least=1)
     batch_size: int = number(at_least=1)
     learning_rate: float = number(above=0)
-    radius: float = number(above=0)
+    radius: float | None = number(above=0)
     penalty: float = number(at_least=0)
     inner_passes: int = number(at_least=1)
     inner_learning_rate: float = number(above=0)
@@ -44,6 +49,7 @@ class IBAUConfig(DefenseConfig):
 @DEFENSES.register("i_bau")
 class IBAU(Defense[IBAUConfig]):
     Config = IBAUConfig
+    version = 2
 
     def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:
         model.eval()
@@ -65,24 +71,19 @@ class IBAU(Defense[IBAUConfig]):
         model.eval()
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
-        rng = context.generator("order")
-        count = len(budget)
+        order = torch.randperm(len(budget), generator=context.generator("order"), device=context.engine.device)
+        batches = [
+            (context.engine.images(budget.images[index]), budget.labels[index]) for index in order.split(config.batch_size)
+        ]
+        carrier_rng = context.generator("carriers")
+        inner = self._inner_loss(context, *batches[0])
         for round_number in range(1, config.rounds + 1):
-            order = torch.randperm(count, generator=rng, device=context.engine.device)
-            batches = [
-                (context.engine.images(budget.images[index]), budget.labels[index])
-                for index in order.split(min(config.batch_size, count))
-            ]
-            delta = self._find_perturbation(context, batches)
+            delta = self._find_perturbation(context, [images for images, _ in batches])
             total = 0.0
             for images, labels in batches:
+                outer = self._outer_loss(context, images, labels, carrier_rng)
                 gradients, loss = hypergradient(
-                    self._outer_loss(context, images, labels),
-                    self._inner_loss(context, images, labels),
-                    delta,
-                    parameters,
-                    config.fixed_point_step,
-                    config.fixed_point_iterations,
+                    outer, inner, delta, parameters, config.fixed_point_step, config.fixed_point_iterations
                 )
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     parameter.grad = gradient
@@ -92,14 +93,18 @@ class IBAU(Defense[IBAUConfig]):
             context.log("unlearning", values)
         return model
 
-    def _find_perturbation(self, context: DefenseContext, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
-        delta = torch.zeros_like(batches[0][0][:1])
+    def _find_perturbation(self, context: DefenseContext, batches: Sequence[Tensor]) -> Tensor:
+        """A universal perturbation [1, C, H, W] of these batches of images that leads away from the model's own answers."""
+        with torch.no_grad(), context.engine.autocast():
+            answers = [context.model(images).argmax(dim=1) for images in batches]
+        delta = torch.zeros_like(batches[0][:1])
         for _ in range(self.config.inner_passes):
-            for images, labels in batches:
+            for images, labels in zip(batches, answers, strict=True):
                 delta.requires_grad_()
                 (gradient,) = torch.autograd.grad(self._inner_loss(context, images, labels)(delta), delta)
                 delta = (delta - self.config.inner_learning_rate * gradient).detach()
-        return delta * (self.config.radius / delta.norm().clamp_min(self.config.radius))
+        radius = self.config.radius
+        return delta if radius is None else delta * (radius / delta.norm().clamp_min(radius))
 
     def _inner_loss(self, context: DefenseContext, images: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
         def loss(delta: Tensor) -> Tensor:
@@ -109,9 +114,11 @@ class IBAU(Defense[IBAUConfig]):
 
         return loss
 
-    def _outer_loss(self, context: DefenseContext, images: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
-        carriers = max(1, round(self.config.perturbed_share * len(labels)))
-        carries = (torch.arange(len(labels), device=labels.device) < carriers)[:, None, None, None]
+    def _outer_loss(
+        self, context: DefenseContext, images: Tensor, labels: Tensor, rng: torch.Generator
+    ) -> Callable[[Tensor], Tensor]:
+        order = torch.randperm(len(labels), generator=rng, device=labels.device)
+        carries = (order < int(self.config.perturbed_share * len(labels)))[:, None, None, None]
 
         def loss(delta: Tensor) -> Tensor:
             with context.engine.autocast():
@@ -130,7 +137,8 @@ def hypergradient(
 ) -> tuple[list[Tensor], float]:
     """The gradient of `outer` for the parameters, with delta seen as the minimiser of `inner`, and the outer loss.
 
-    Both losses are functions of delta that read the parameters. `iterations` of 0 leaves v = dL_outer/ddelta.
+    Both losses are functions of delta that read the parameters. The `iterations` start from v = 0, so that the first gives
+    v = dL_outer/ddelta; without any there is no implicit part.
     """
     delta = delta.detach().requires_grad_()
     value = outer(delta)
@@ -139,8 +147,8 @@ def hypergradient(
     with TwiceDifferentiable():
         (inner_gradient,) = torch.autograd.grad(inner(delta), delta, create_graph=True)
     mapped = delta - step * inner_gradient
-    v = by_delta
-    for _ in range(iterations):
+    v = by_delta if iterations > 0 else torch.zeros_like(by_delta)
+    for _ in range(iterations - 1):
         v = torch.autograd.grad(mapped, delta, v, retain_graph=True)[0] + by_delta
     implicit = torch.autograd.grad(mapped, parameters, v, allow_unused=True, materialize_grads=True)
     return [a + b for a, b in zip(direct, implicit, strict=True)], value.item()
