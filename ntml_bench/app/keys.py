@@ -58,10 +58,11 @@ class Keys:
         has_trigger = attack.config.name != "none"
         victim = clean
         if has_trigger:
-            victim = key_of({"stage": "victim", "attack": plain(attack.config), **code["attack"], **recipe})
-        return cls(
-            clean, victim, _purified(settings, victim, code["defense"]), key_of({"stage": "surrogate", **recipe}), has_trigger
-        )
+            victim = key_of({"stage": "victim", "attack": plain(attack.determining()), **code["attack"], **recipe})
+        surrogate = {"stage": "surrogate", **recipe}
+        if attack.adversary is not None:
+            surrogate["adversary"] = plain(attack.adversary)
+        return cls(clean, victim, _purified(settings, victim, code["defense"]), key_of(surrogate), has_trigger)
 
     def evaluation(self, model: str) -> str:
         """Of what a model answers under the attack's trigger; `model`: its key."""
