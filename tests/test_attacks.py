@@ -82,6 +82,11 @@ def poisoned(name: str, seed: int = 0, shape: tuple[int, int, int] = (3, 12, 10)
     return quick(name).poison(context(train_split(shape), seed))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_published_rate_is_the_one_of_the_attacks_file(name: str) -> None:
+    assert ATTACKS[name].published_rate == (values(name)["poisoning_rate"] or None)
+
+
 def sizes(split: Split) -> Tensor:
     return split.labels.bincount(minlength=CLASSES)
 

@@ -5,11 +5,12 @@ Madry, Makelov, Schmidt, Tsipras, Vladu, "Towards Deep Learning Models Resistant
 that is trained on what becomes of its batches this way is adversarially trained.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ntml_bench.schema import number
 
@@ -22,7 +23,7 @@ class Perturbation:
     step_size: float = number(above=0, at_most=255)
     steps: int = number(at_least=1)
 
-    def push_off(self, model: nn.Module, images: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
+    def push_off(self, model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
         """Float [B, C, H, W] in [0, 1], within epsilon of `images`, on which `model` has a larger loss for `labels` [B].
 
         The model is left as it is but for what a forward pass changes in train mode. `rng` may live on another device.
