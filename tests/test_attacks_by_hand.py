@@ -394,10 +394,11 @@ class Normalised(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm, self.linear = nn.BatchNorm1d(360), nn.Linear(360, CLASSES)
+        self.norm, self.linear = nn.BatchNorm2d(3), nn.Linear(360, CLASSES)
+        nn.init.normal_(self.linear.weight, std=0.3, generator=torch.Generator().manual_seed(2))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.linear(self.norm(images.flatten(1)))
+        return self.linear(self.norm(images).flatten(1))
 
 
 def test_narcissus_follows_the_gradient_of_batch_statistics_on_augmented_images() -> None:
@@ -416,15 +417,16 @@ def test_narcissus_follows_the_gradient_of_batch_statistics_on_augmented_images(
         passed = torch.randperm(30, generator=order)
         for start in (0, 8, 16, 24):
             seen = augment(images[passed[start : start + 8]].float() / 255, augmentation, shifts)
-            flat = (seen + expected).clamp(0, 1).flatten(1)
-            standard = (flat - flat.mean(0)) / (flat.var(0, unbiased=False) + 1e-5).sqrt()
-            logits = standard @ weight.T + bias
+            carrying = (seen + expected).clamp(0, 1)
+            mean, variance = carrying.mean((0, 2, 3)), carrying.var((0, 2, 3), unbiased=False)
+            standard = (carrying - mean.view(3, 1, 1)) / (variance + 1e-5).sqrt().view(3, 1, 1)
+            logits = standard.flatten(1) @ weight.T + bias
             optimizer.zero_grad()
             (logits.logsumexp(1) - logits[:, 2]).mean().backward()
             optimizer.step()
             with torch.no_grad():
                 expected.clamp_(-16 / 255, 16 / 255)
-    assert float(delta.abs().max()) > 0.005
+    assert float(delta.abs().max()) > 0.004
     assert torch.allclose(delta, expected.detach(), atol=1e-4)
 
 

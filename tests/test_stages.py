@@ -134,6 +134,7 @@ def numbers(record: dict[str, Any]) -> dict[str, Any]:
 
 def check_record(record: dict[str, Any], attack: str, defense: str) -> None:
     assert (record["attack"], record["defense"], record["state"]) == (attack, defense, "done")
+    assert record["published_rate"] == ATTACKS[attack].published_rate
     for part in ("before", "after"):
         for name, value in record[part].items():
             if attack == "none" and name != "clean_accuracy":
