@@ -314,7 +314,7 @@ def test_an_adversarial_surrogate_is_trained_on_what_its_adversary_leaves(make: 
             changed = after(images, labels, rng)
             seen.append((images, changed))
             model = deepcopy(named["models"][0])
-            before, behind = (float(functional.cross_entropy(model(batch), labels)) for batch in (images, changed))
+            before, behind = (functional.cross_entropy(model(batch), labels).item() for batch in (images, changed))
             rises.append(behind - before)
             return changed
 
