@@ -72,13 +72,15 @@ def fit(
     learning_rates: Iterable[float] | None = None,
     before_augmentation: Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]] | None = None,
     cutout: int = 0,
+    after_augmentation: Callable[[Tensor, Tensor, torch.Generator], Tensor] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> None:
     """Train `models` in place on `split` (on the engine's device) and leave them in eval mode.
 
     `loss`: augmented float images [B, C, H, W] in [0, 1] and labels [B] to a scalar. `learning_rates`: one for each
-    model where they differ. `before_augmentation`: a change of each batch (images float, labels, random stream).
-    `cutout`: the side of a square, in pixels, that is blacked out in each augmented image (0: none).
+    model where they differ. `before_augmentation`: a change of each batch (images float, labels, random stream);
+    `after_augmentation`: of its images, once they are augmented. `cutout`: the side of a square, in pixels, that is blacked
+    out in each augmented image (0: none).
     Every draw depends on `seed` and `purpose` alone. `log` gets epoch and mean loss after each epoch: the only
     synchronisation with the device. Where `checkpoint` holds the state of an interrupted training it goes on from there, to the
     same weights as without the interruption; `log` gets the epochs behind it again. Raises TrainingDivergedError.
@@ -114,6 +116,8 @@ def fit(
             if before_augmentation is not None:
                 images, labels = before_augmentation(images, labels, batch_rng)
             images = cut_out(augment(images, augmentation, batch_rng), cutout, batch_rng)
+            if after_augmentation is not None:
+                images = after_augmentation(images, labels, batch_rng)
             with engine.autocast():
                 value = loss(images, labels)
             optimizer.zero_grad(set_to_none=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ntml_bench.attacks import ATTACKS
 from ntml_bench.attacks.base import AttackContext
 from ntml_bench.attacks.blended import shape_pattern
-from ntml_bench.data.base import Split, channel_statistics, fingerprint
+from ntml_bench.data.base import AugmentationConfig, Split, channel_statistics, fingerprint
 from ntml_bench.evaluation import triggered_test
 from ntml_bench.schema import build
 
@@ -38,7 +38,7 @@ def checksums() -> dict[str, str]:
     images = torch.randint(256, (400, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     split = Split(images, torch.arange(400) % 10)
     no_net: Any = None
-    context = AttackContext(split, 10, 0, no_net, no_net)
+    context = AttackContext(split, 10, 0, no_net, no_net, AugmentationConfig(crop_padding=0, horizontal_flip=False))
     found["channel statistics"] = checksum(*channel_statistics(split))
     for name in ATTACK_NAMES:
         attack = attack_of(name, **({"epsilon": 0.0} if name == "lc" else {}))

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from ntml_bench.attacks import ATTACKS, Attack, AttackContext, Poisoning
-from ntml_bench.data.base import Split
+from ntml_bench.data.base import AugmentationConfig, Split
 from ntml_bench.errors import UserError
 from ntml_bench.schema import build
 
@@ -24,6 +24,7 @@ POISONING = [name for name in NAMES if name != "none"]
 CLASSES, PER_CLASS = 4, 30
 TOTAL = CLASSES * PER_CLASS
 # The published values, where they would take long or would leave no poison among 120 images.
+NO_AUGMENTATION = AugmentationConfig(crop_padding=0, horizontal_flip=False)
 QUICK: dict[str, Any] = {"steps": 3, "rounds": 40, "batch_size": 16, "warmup_epochs": 1, "poisoning_rate": 0.1}
 
 
@@ -62,18 +63,28 @@ class Surrogate(nn.Module):
         return self.linear(self.convolution(images).relu().mean((2, 3)) * 10)
 
 
-def context(split: Split, seed: int = 0, fine_tune: Callable[..., None] = lambda *_: None) -> AttackContext:
+def context(
+    split: Split,
+    seed: int = 0,
+    fine_tune: Callable[..., None] = lambda *_: None,
+    augmentation: AugmentationConfig = NO_AUGMENTATION,
+) -> AttackContext:
     def surrogate() -> nn.Module:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             return Surrogate(split.images.shape[1]).eval()
 
-    return AttackContext(split, CLASSES, seed, surrogate, fine_tune)
+    return AttackContext(split, CLASSES, seed, surrogate, fine_tune, augmentation)
 
 
 @cache
 def poisoned(name: str, seed: int = 0, shape: tuple[int, int, int] = (3, 12, 10)) -> Poisoning:
     return quick(name).poison(context(train_split(shape), seed))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_published_rate_is_the_one_of_the_attacks_file(name: str) -> None:
+    assert ATTACKS[name].published_rate == (values(name)["poisoning_rate"] or None)
 
 
 def sizes(split: Split) -> Tensor:

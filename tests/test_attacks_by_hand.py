@@ -1,5 +1,6 @@
 """Each attack against its definition, computed again by loops, by hand or by its bounds."""
 
+from dataclasses import replace
 from math import pi, sin
 from typing import Any
 
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 
 from ntml_bench.attacks import Poisoning
 from ntml_bench.attacks.blended import noise_pattern, shape_pattern
+from ntml_bench.attacks.perturbation import Perturbation
 from ntml_bench.attacks.wanet import jittered, warp, warping_grid
-from ntml_bench.data.base import Split
+from ntml_bench.data.augmentation import augment
+from ntml_bench.data.base import AugmentationConfig, Split
 from ntml_bench.errors import UserError
 from ntml_bench.seeding import generator
 
@@ -165,6 +168,34 @@ def test_lc_pushes_images_off_their_class() -> None:
         losses.append(loss(pushed))
     assert losses == sorted(losses)
     assert losses[2] > losses[0] + 0.01
+
+
+def test_a_perturbation_follows_the_signs_of_the_gradient() -> None:
+    """Of softmax regression on 2 images of 2 pixels, whose gradient is W^T (p - y)."""
+    weight = torch.tensor([[1.0, -2.0], [-3.0, 0.5]])
+    images = torch.tensor([[0.5, 0.02], [0.3, 0.9]]).view(2, 1, 1, 2)
+    labels = torch.tensor([0, 1])
+    start = torch.rand(images.shape, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    found = Perturbation(epsilon=10, step_size=4, steps=5).push_off(
+        lambda given: given.flatten(1) @ weight.T, images, labels, torch.Generator().manual_seed(3)
+    )
+    bound, expected = 10 / 255, (images + start * 10 / 255).clamp(0, 1).flatten(1)
+    for _ in range(5):
+        wrong = (expected @ weight.T).softmax(1) - torch.eye(2)[labels]
+        moved = expected + 4 / 255 * (wrong @ weight).sign()
+        clean = images.flatten(1)
+        expected = torch.minimum(torch.maximum(moved, clean - bound), clean + bound).clamp(0, 1)
+    assert torch.allclose(found.flatten(1), expected, atol=1e-6)
+    assert float((found - images).abs().max()) == pytest.approx(bound, abs=1e-6)
+
+
+def test_lc_says_what_its_surrogate_is_trained_against() -> None:
+    standard, adversarial = (quick("lc", surrogate=name) for name in ("standard", "adversarial"))
+    assert standard.adversary is None
+    assert adversarial.adversary == Perturbation(epsilon=8, step_size=2, steps=7)
+    assert {"surrogate", "adversary"} == adversarial.determining().keys() - standard.determining().keys()
+    notes = [attack.poison(context(train_split())).notes["surrogate"] for attack in (standard, adversarial)]
+    assert notes[1] == f"{notes[0]} under perturbations (epsilon 8, 7 steps of 2)"
 
 
 def test_lc_batch_size_is_a_matter_of_memory_only() -> None:
@@ -356,6 +387,56 @@ def test_narcissus_warms_the_surrogate_up_on_the_target_class_alone() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
     quick("narcissus", warmup_epochs=0).poison(setting)
     assert len(calls) == 1
+
+
+class Normalised(nn.Module):
+    """A linear layer behind a BatchNorm: what it makes of an image depends on the mode and on the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.linear = nn.BatchNorm2d(3), nn.Linear(360, CLASSES)
+        nn.init.normal_(self.linear.weight, std=0.3, generator=torch.Generator().manual_seed(2))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(self.norm(images).flatten(1))
+
+
+def test_narcissus_follows_the_gradient_of_batch_statistics_on_augmented_images() -> None:
+    split, augmentation = train_split(), AugmentationConfig(crop_padding=2, horizontal_flip=True)
+    model = Normalised().eval()
+    setting = replace(context(split, augmentation=augmentation), surrogate=lambda: model)
+    attack = quick("narcissus", rounds=2, batch_size=8, warmup_epochs=0, learning_rate=0.05)
+    delta = attack.poison(setting).state["delta"]
+
+    weight, bias = model.linear.weight.detach(), model.linear.bias.detach()
+    images = split.images[split.labels == 2]
+    order, shifts = setting.generator("narcissus/minibatches"), setting.generator("narcissus/augmentation")
+    expected = torch.zeros(3, 12, 10, requires_grad=True)
+    optimizer = torch.optim.RAdam([expected], lr=0.05)
+    for _ in range(2):
+        passed = torch.randperm(30, generator=order)
+        for start in (0, 8, 16, 24):
+            seen = augment(images[passed[start : start + 8]].float() / 255, augmentation, shifts)
+            carrying = (seen + expected).clamp(0, 1)
+            mean, variance = carrying.mean((0, 2, 3)), carrying.var((0, 2, 3), unbiased=False)
+            standard = (carrying - mean.view(3, 1, 1)) / (variance + 1e-5).sqrt().view(3, 1, 1)
+            logits = standard.flatten(1) @ weight.T + bias
+            optimizer.zero_grad()
+            (logits.logsumexp(1) - logits[:, 2]).mean().backward()
+            optimizer.step()
+            with torch.no_grad():
+                expected.clamp_(-16 / 255, 16 / 255)
+    assert float(delta.abs().max()) > 0.004
+    assert torch.allclose(delta, expected.detach(), atol=1e-4)
+
+
+@pytest.mark.parametrize(("batch_size", "minibatches"), [(8, [8, 8, 8, 6]), (29, [29]), (64, [30])])
+def test_a_round_of_narcissus_is_a_pass_over_the_target_class(batch_size: int, minibatches: list[int]) -> None:
+    sizes: list[int] = []
+    model = context(train_split()).surrogate()
+    model.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    quick("narcissus", rounds=2, batch_size=batch_size).poison(replace(context(train_split()), surrogate=lambda: model))
+    assert sizes == minibatches * 2
 
 
 def test_narcissus_says_what_stands_in_for_the_public_data() -> None:

@@ -3,7 +3,8 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from copy import deepcopy
+from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from builders import CONF, DEFENSE_NAMES, UNTOUCHABLE, same_state, state_of
 from omegaconf import OmegaConf
 from small_cells import Make, data_dir, make, quiet
 from torch import Tensor
+from torch.nn import functional
 
 import ntml_bench.app.cell
 import ntml_bench.app.stages
@@ -79,6 +81,7 @@ def numbers(record: dict[str, Any]) -> dict[str, Any]:
 
 def check_record(record: dict[str, Any], attack: str, defense: str) -> None:
     assert (record["attack"], record["defense"], record["state"]) == (attack, defense, "done")
+    assert record["published_rate"] == ATTACKS[attack].published_rate
     for part in ("before", "after"):
         for name, value in record[part].items():
             if attack == "none" and name != "clean_accuracy":
@@ -227,6 +230,53 @@ def test_keys_of_all_cells_differ(make: Make) -> None:
     assert len({cell.key for cell in cells}) == len(cells)
     assert len({cell.stages.keys.purified for cell in cells}) == len(cells)
     assert len({cell.stages.keys.victim for cell in cells}) == 3 * 2
+
+
+def test_a_surrogate_has_a_key_by_what_it_is_trained_against(make: Make) -> None:
+    keys = make().stages.keys
+    standard = make("attack.surrogate=standard", attack="lc").stages.keys
+    assert standard.surrogate == keys.surrogate
+    assert standard == make("attack.surrogate=standard", "attack.adversary.epsilon=4", attack="lc").stages.keys
+    changes = ["epsilon=4", "step_size=1", "steps=3"]
+    others = [make(*(f"attack.adversary.{one}" for one in change), attack="lc").stages.keys for change in ([], *zip(changes))]
+    assert len({other.surrogate for other in (standard, *others)}) == 5
+    assert len({other.victim for other in (standard, *others)}) == 5
+
+
+def test_what_poisons_are_not_made_from_is_in_no_key(make: Make) -> None:
+    cell = make("attack.surrogate=standard", attack="lc")
+    values, attack = cell.settings.attack.determining(), cell.settings.attack
+    assert set(values) == {field.name for field in fields(attack.config)} - {"surrogate", "adversary"}
+
+
+def test_an_adversarial_surrogate_is_trained_on_what_its_adversary_leaves(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+    rises: list[float] = []
+    adversarial = make("attack.adversary.steps=1", "attack.adversary.step_size=8", attack="lc")
+
+    def watched(*arguments: Any, **named: Any) -> None:
+        after = named["after_augmentation"]
+
+        def change(images: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
+            changed = after(images, labels, rng)
+            seen.append((images, changed))
+            model = deepcopy(named["models"][0])
+            before, behind = (functional.cross_entropy(model(batch), labels).item() for batch in (images, changed))
+            rises.append(behind - before)
+            return changed
+
+        fit(*arguments, **named | {"after_augmentation": change if named["purpose"] == "surrogate" else after})
+
+    monkeypatch.setattr(ntml_bench.app.victims, "fit", watched)
+    adversarial.stages.victims.attack_context().surrogate()
+    assert len(seen) == 160 // 40
+    assert min(rises) > 0
+    for images, changed in seen:
+        assert 0 < float((changed - images).abs().max()) <= 8 / 255 + 1e-6
+    monkeypatch.undo()
+    standard = make("attack.surrogate=standard", attack="lc")
+    weights = [state_of(cell.stages.victims.attack_context().surrogate()) for cell in (adversarial, standard)]
+    assert not same_state(*weights)
 
 
 def test_a_compiled_training_has_a_key_of_its_own(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -344,6 +344,25 @@ def test_a_batch_is_changed_before_it_is_augmented(monkeypatch: pytest.MonkeyPat
     assert events == ["change", "augment", "loss"] * 2
 
 
+def test_augmented_images_are_changed_with_the_labels_at_hand_before_the_loss_sees_them() -> None:
+    seen: list[Tensor] = []
+
+    def change(images: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
+        assert images.eq(0).any()  # the padding, which came before
+        return images.new_ones(images.shape) * labels.view(-1, 1, 1, 1) + torch.rand(1, generator=rng)
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        seen.append((images[:, 0, 0, 0] - labels).round(decimals=4))
+        return model(images).mean()
+
+    model = linear()
+    crops = AugmentationConfig(crop_padding=3, horizontal_flip=False)
+    train(model, split(16, SHAPE), recipe(), loss=loss, after_augmentation=change, augmentation=crops)
+    assert [len(set(batch.tolist())) for batch in seen] == [1, 1]
+    assert 0 < float(seen[0][0]) < 1
+    assert not torch.equal(seen[0], seen[1])
+
+
 def test_the_log_has_one_mean_an_epoch() -> None:
     model, losses = linear(), iter([1.0, 2.0, 6.0, 10.0])
     log = train(

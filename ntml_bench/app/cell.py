@@ -161,6 +161,7 @@ class Cell:
             "data": self._data(),
             "code": code_of(self.settings),
             "fitted": self.settings.fitted,
+            "published_rate": self.settings.attack.published_rate,
             "target_name": self.target and self.target.name,
             "artifacts": self.stages.keys.artifacts(self.has_floor),
             **{group: labels[group] for group in ("dataset", "model", "attack", "defense")},

@@ -28,8 +28,8 @@ class Keys:
 
     clean: str
     victim: str
-    purified: str
     surrogate: str
+    purified: str
     has_trigger: bool
     candidates: tuple[str, ...] = ()
     validation: Mapping[str, Any] = field(default_factory=dict)
@@ -62,15 +62,18 @@ class Keys:
         has_trigger = attack.config.name != "none"
         victim = clean
         if has_trigger:
-            victim = key_of({"stage": "victim", "attack": plain(attack.config), **code["attack"], **recipe})
-        surrogate = key_of({"stage": "surrogate", **recipe})
+            victim = key_of({"stage": "victim", "attack": plain(attack.determining()), **code["attack"], **recipe})
+        surrogate = {"stage": "surrogate", **recipe}
+        if attack.adversary is not None:
+            surrogate["adversary"] = plain(attack.adversary)
+        models = clean, victim, key_of(surrogate)
         tuning = settings.tuning
         if tuning is None:
-            return cls(clean, victim, _purified(settings, settings.defense, victim, code["defense"]), surrogate, has_trigger)
+            return cls(*models, _purified(settings, settings.defense, victim, code["defense"]), has_trigger)
         validation = {"validation_share": tuning.validation_share, "clean_budget": general.clean_budget}
         candidates = [_purified(settings, defense, victim, {**code["defense"], **validation}) for defense in tuning.candidates]
         chosen = key_of({"stage": "chosen", "engine": ENGINE_VERSION, "candidates": candidates, "price": tuning.price})
-        return cls(clean, victim, chosen, surrogate, has_trigger, tuple(candidates), validation)
+        return cls(*models, chosen, has_trigger, tuple(candidates), validation)
 
     def evaluation(self, model: str) -> str:
         """Of what a model answers under the attack's trigger; `model`: its key."""

@@ -108,7 +108,14 @@ class Victims:
             )
             self._fit(model, split, recipe, self.seed, f"attack/{purpose}", f"attack: {purpose}")
 
-        return AttackContext(self.data.train, self.data.num_classes, self.seed, surrogate or self._surrogate, fine_tune)
+        return AttackContext(
+            self.data.train,
+            self.data.num_classes,
+            self.seed,
+            surrogate or self._surrogate,
+            fine_tune,
+            self.settings.dataset.config.augmentation,
+        )
 
     def _load(self, attack: Attack, key: str) -> Victim:
         artifact = self.store.get_or_make("victim", key, lambda: self._train(attack, key))
@@ -162,7 +169,12 @@ class Victims:
         seed, what = derive(self.seed, "surrogate"), "training the attacker's surrogate"
         model = self.new_model(seed)
         checkpoint = self.store.checkpoint("surrogate", self.keys.surrogate)
-        history = self._fit(model, self.data.train, self.settings.training, seed, "surrogate", what, None, checkpoint)
+        adversary, judge = self.settings.attack.adversary, InEngine(self.engine, model)
+
+        def push_off(images: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
+            return images if adversary is None else adversary.push_off(judge, images, labels, rng)
+
+        history = self._fit(model, self.data.train, self.settings.training, seed, "surrogate", what, None, checkpoint, push_off)
         return Artifact({"history": history}, {MODEL + name: value for name, value in model.state_dict().items()})
 
     def _fit(
@@ -175,6 +187,7 @@ class Victims:
         what: str,
         before_augmentation: Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]] | None = None,
         checkpoint: Checkpoint | None = None,
+        after_augmentation: Callable[[Tensor, Tensor, torch.Generator], Tensor] | None = None,
     ) -> Curve:
         history: Curve = []
 
@@ -194,6 +207,7 @@ class Victims:
             purpose=purpose,
             log=log,
             before_augmentation=before_augmentation,
+            after_augmentation=after_augmentation,
             checkpoint=checkpoint,
         )
         return history

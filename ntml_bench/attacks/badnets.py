@@ -30,6 +30,7 @@ class BadNetsConfig(AttackConfig):
 @ATTACKS.register("badnets")
 class BadNets(Attack[BadNetsConfig]):
     Config: ClassVar[type[AttackConfig]] = BadNetsConfig
+    published_rate: ClassVar[float | None] = 0.1
 
     def check(self, class_sizes: Tensor, image_shape: tuple[int, int, int]) -> None:
         super().check(class_sizes, image_shape)

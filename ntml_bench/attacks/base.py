@@ -2,14 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import floor
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ntml_bench.data.base import Split
+from ntml_bench.attacks.perturbation import Perturbation
+from ntml_bench.data.base import AugmentationConfig, Split
 from ntml_bench.data.base import to_float as to_float
 from ntml_bench.data.base import to_uint8 as to_uint8
 from ntml_bench.errors import UserError
@@ -35,8 +36,9 @@ class AttackContext:
     """What the attacker has.
 
     `train`: the clean training images (on the device). `surrogate()`: a classifier that the attacker trained on them,
-    with the victim's recipe and another initialisation; a copy of its own, in eval mode, float images [N, C, H, W] in [0, 1] to
-    logits [N, classes]. `fine_tune(model, split, epochs, learning_rate, purpose)`: trains it on, in place.
+    with the victim's recipe and another initialisation (against the attack's `adversary`, where it has one); a copy of its
+    own, in eval mode, float images [N, C, H, W] in [0, 1] to logits [N, classes]. `fine_tune(model, split, epochs,
+    learning_rate, purpose)`: trains it on, in place. `augmentation`: that of the victim's training.
     """
 
     train: Split
@@ -44,10 +46,11 @@ class AttackContext:
     seed: int
     surrogate: Callable[[], nn.Module]
     fine_tune: Callable[[nn.Module, Split, int, float, str], None]
+    augmentation: AugmentationConfig
 
-    def generator(self, purpose: str) -> torch.Generator:
-        """A random stream (on the CPU) for one purpose of the attack."""
-        return generator(self.seed, f"attack/{purpose}")
+    def generator(self, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:
+        """A random stream for one purpose of the attack."""
+        return generator(self.seed, f"attack/{purpose}", device)
 
 
 @dataclass(frozen=True)
@@ -85,15 +88,26 @@ class Attack(ABC, Generic[C]):
 
     `Config` is the schema of its settings. `clean_label`: whether it keeps the labels and so poisons images of the target
     class only. `version` counts changes that change results: it is part of the key of stored models. The methods say what
-    to do; which images are poisoned is drawn here, the same way for all.
+    to do; which images are poisoned is drawn here, the same way for all. `published_rate`: the poisoning rate of its
+    publication, a share of the whole training set; None where nothing is published.
     """
 
     Config: ClassVar[type[AttackConfig]] = AttackConfig
     clean_label: ClassVar[bool] = False
     version: ClassVar[int] = 1
+    published_rate: ClassVar[float | None] = None
 
     def __init__(self, config: C) -> None:
         self.config = config
+
+    @property
+    def adversary(self) -> Perturbation | None:
+        """What the attacker's surrogate is trained against; None: a training as any other."""
+        return None
+
+    def determining(self) -> dict[str, Any]:
+        """The settings that determine poisons and trigger: part of the victim's key. A class leaves out what is not used."""
+        return asdict(self.config)
 
     def check(self, class_sizes: Tensor, image_shape: tuple[int, int, int]) -> None:
         """Raise UserError where the settings do not fit the data: size of each class, int64 [classes], and (C, H, W)."""

@@ -38,6 +38,7 @@ class BlendedConfig(AttackConfig):
 @ATTACKS.register("blended")
 class Blended(Attack[BlendedConfig]):
     Config: ClassVar[type[AttackConfig]] = BlendedConfig
+    published_rate: ClassVar[float | None] = 0.1
 
     def poison(self, context: AttackContext) -> Poisoning:
         indices = self.choose(context)

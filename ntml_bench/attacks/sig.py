@@ -31,6 +31,7 @@ class SigConfig(AttackConfig):
 @ATTACKS.register("sig")
 class Sig(Attack[SigConfig]):
     Config: ClassVar[type[AttackConfig]] = SigConfig
+    published_rate: ClassVar[float | None] = 0.05
     clean_label: ClassVar[bool] = True
 
     def poison(self, context: AttackContext) -> Poisoning:

@@ -42,6 +42,7 @@ class WaNetConfig(AttackConfig):
 @ATTACKS.register("wanet")
 class WaNet(Attack[WaNetConfig]):
     Config: ClassVar[type[AttackConfig]] = WaNetConfig
+    published_rate: ClassVar[float | None] = 0.1
     controls_training: ClassVar[bool] = True
     version: ClassVar[int] = 2
 

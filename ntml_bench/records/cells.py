@@ -71,6 +71,8 @@ class Cell:
     """What the attack aims at; None without an attack, and in manifests that do not say it."""
     options: Labels = NO_OPTIONS
     """The names of the chosen options, without the settings that the labels tell cells apart by."""
+    published_rate: float | None = None
+    """The poisoning rate of the attack's publication, a share; None where none is known or the manifest does not say it."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def _cell(entry: Mapping[str, Any], labels: tuple[str, str, str, str], sweep: Sw
     place["settings"] = entry.get("settings") or {}
     place["fitted"] = entry.get("fitted", {})
     place["target"] = _target(entry)
+    place["published_rate"] = entry.get("published_rate")
     place["options"] = Labels(*(str(entry[group]) for group in Labels._fields))
     try:
         record = sweep.record(entry)

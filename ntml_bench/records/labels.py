@@ -146,7 +146,11 @@ def _varying_by(
 
 
 def _with_settings(name: str, settings: Mapping[str, str], keys: Sequence[str]) -> str:
-    shown = ", ".join(f"{key}={settings[key]}" for key in keys if key in settings)
+    return with_words(name, ", ".join(f"{key}={settings[key]}" for key in keys if key in settings))
+
+
+def with_words(name: str, shown: str) -> str:
+    """A label with words in parentheses behind it, behind those that stand there already."""
     if not shown:
         return name
     if name.endswith(")"):

@@ -135,6 +135,9 @@ def _checked(entry: Any) -> dict[str, Any]:
         raise ValueError(f"the artifacts of cell {key} are {artifacts!r:.80}")
     if not isinstance(entry.get("target_name"), str | None):
         raise ValueError(f"the name of the target of cell {key} is {entry['target_name']!r:.80}")
+    rate = entry.get("published_rate")
+    if isinstance(rate, bool) or not isinstance(rate, int | float | None):
+        raise ValueError(f"the published rate of cell {key} is {rate!r:.80}")
     if not isinstance(entry.get("settings") or {}, Mapping):
         raise ValueError(f"the settings of cell {key} are {entry['settings']!r:.80}")
     for group, setters in entry.get("fitted", {}).items():

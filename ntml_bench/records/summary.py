@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from ntml_bench.records.cells import Cell, Metrics, Sweep
-from ntml_bench.records.labels import option_of
+from ntml_bench.records.labels import option_of, with_words
+from ntml_bench.records.rates import rate_remark
 from ntml_bench.records.rivals import rivals_of
 from ntml_bench.records.statistic import Statistic, statistic
 
@@ -48,7 +49,8 @@ class Entry:
 class Row:
     """One attack: the undefended model, the floor, and an entry a defense; `best` names the one of the highest rating, if any.
 
-    `rivals`: those that the seeds do not tell apart from it, where there are three or more.
+    `rivals`: those that the seeds do not tell apart from it, where there are three or more. `rate`: its poisoning rate in words
+    where that is far from the publication's; what is shown of the row begins with `heading`, what is paired goes by `attack`.
     """
 
     attack: str
@@ -57,6 +59,11 @@ class Row:
     defenses: Mapping[str, Entry]
     best: str | None
     rivals: tuple[str, ...]
+    rate: str = ""
+
+    @property
+    def heading(self) -> str:
+        return with_words(self.attack, self.rate)
 
 
 @dataclass(frozen=True)
@@ -130,7 +137,8 @@ def row_of(attack: str, cells: Sequence[Cell], defenses: Sequence[str]) -> Row:
     means = {metric: found and Statistic(found.mean, None, found.n) for metric, found in _values(floors.values()).items()}
     floor = Entry(means, len(floors), len(floors))
     best = best_defense(entries)
-    return Row(attack, _undefended(cells, seeds), floor, entries, best, rivals_of(best, _complete(entries), cells))
+    rivals = rivals_of(best, _complete(entries), cells)
+    return Row(attack, _undefended(cells, seeds), floor, entries, best, rivals, rate_remark(cells))
 
 
 def _entry(cells: Sequence[Cell], numbers: Callable[[Cell], Mapping[str, float | None]]) -> Entry:

@@ -10,6 +10,7 @@ from ntml_bench.errors import unknown
 from ntml_bench.objective import described
 from ntml_bench.records.cells import Cell
 from ntml_bench.records.labels import option_of
+from ntml_bench.records.rates import rate_lines
 from ntml_bench.records.scatter import NO_NUMBER, UNSTABLE, best_of, interval_text, scatter_notes
 from ntml_bench.records.summary import METRICS, Block, Entry, Row, Summary
 from ntml_bench.records.targets import target_lines
@@ -191,6 +192,7 @@ def legend(summary: Summary, sections: Sections, best_mark: str) -> list[str]:
         marks += " average: over the attacks; 'k of n': only k of n attacks are complete."
     lines += [marks, *scatter_notes(summary)]
     lines += [f"{line[0].upper()}{line[1:]}." for line in target_lines(cell.target for cell in summary.cells)]
+    lines += rate_lines(summary.cells)
     needs = dict.fromkeys(need for block in summary.blocks for found in block.needs.values() for need in found)
     if any(block.defenses for block in summary.blocks):
         codes = [f"{code}: {words}" for need in needs for code, words in [NEEDS.get(need, (need, need))]]

@@ -161,7 +161,7 @@ class _Builder:
             )
             for position, (column, entry) in enumerate(zip(self.columns, entries, strict=True))
         )
-        name, settings = split_label(row.attack)
+        name, settings = split_label(row.heading)
         return GridRow(name, settings, places)
 
     def _place(

@@ -67,7 +67,7 @@ def render_png(summary: Summary, sections: Sections) -> bytes:
 
 
 def _longest(row: Row) -> str:
-    name, settings = split_label(row.attack)
+    name, settings = split_label(row.heading)
     return max([name, *settings], key=len)
 
 
@@ -91,7 +91,7 @@ def _draw_block(axes: Axes, block: Block, section: Sequence[str], top: float, la
         _draw_head(axes, column, left + CELL_WIDTH / 2, under_head)
     upper = under_head + 0.1
     for row in block.rows:
-        _draw_row(axes, row.attack, shown_row(row, section), lefts, upper)
+        _draw_row(axes, row.heading, shown_row(row, section), lefts, upper)
         upper += CELL_HEIGHT
     if block.average:
         _draw_row(axes, "average", shown_row(block.average, section, average=True), lefts, upper + GAP)

@@ -89,7 +89,7 @@ def _tabular(block: Block, section: tuple[str, ...]) -> list[str]:
 
 def _rows(row: Row, section: tuple[str, ...], *, average: bool = False) -> list[str]:
     cells = shown_row(row, section, average=average)
-    lines = [_line([_escaped(row.attack), *map(_numbers, cells)])]
+    lines = [_line([_escaped(row.heading), *map(_numbers, cells)])]
     extras = ([cell.deviations for cell in cells], [", ".join(cell.remarks) for cell in cells])
     return lines + [_line(["", *map(_small, extra)]) for extra in extras if any(extra)]
 

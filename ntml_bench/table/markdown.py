@@ -31,7 +31,7 @@ def render_markdown(summary: Summary, sections: Sections) -> str:
 def _table(block: Block, section: tuple[str, ...]) -> list[str]:
     columns = columns_of(block)
     lines = [table_line(["attack", *map(column_head, columns)]), table_line(["---", *[":---:"] * len(columns)])]
-    lines += [table_line([escaped(row.attack), *map(cell_text, shown_row(row, section))]) for row in block.rows]
+    lines += [table_line([escaped(row.heading), *map(cell_text, shown_row(row, section))]) for row in block.rows]
     if block.average:
         lines.append(table_line(["*average*", *map(cell_text, shown_row(block.average, section, average=True))]))
     return lines

@@ -86,7 +86,7 @@ def stacked(label: str) -> str:
 
 
 def _print_block(block: Block, section: Sequence[str], console: Console, plain: Callable[[str], str]) -> None:
-    rows = [(row.attack, shown_row(row, section)) for row in block.rows]
+    rows = [(row.heading, shown_row(row, section)) for row in block.rows]
     if block.average:
         rows.append(("average", shown_row(block.average, section, average=True)))
     labels = _Strip(Text("attack"), tuple(Text(plain(stacked(name))) for name, _ in rows))

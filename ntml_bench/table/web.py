@@ -81,7 +81,7 @@ def _head(column: Column) -> str:
 def _row(row: Row, columns: list[Column], section: tuple[str, ...], *, average: bool = False) -> str:
     cells = zip(columns, shown_row(row, section, average=average), strict=True)
     start = '<tr class="average">' if average else "<tr>"
-    return f'{start}<th scope="row">{escape(row.attack)}</th>{"".join(_cell(*cell) for cell in cells)}</tr>'
+    return f'{start}<th scope="row">{escape(row.heading)}</th>{"".join(_cell(*cell) for cell in cells)}</tr>'
 
 
 def _cell(column: Column, shown: Shown) -> str:
