@@ -39,7 +39,7 @@ def render_report(report: Report, drawings: Iterable[Drawing] = (), links: Mappi
     """The whole page. `links`: where a cell's record file is, by the cell's key, seen from the page."""
     summary, comparison = report.summary, report.comparison
     grids = grids_of(report)
-    said = reconstructions(summary.blocks)
+    said = reconstructions(summary)
     seen = stations_of(drawings, grids, summary.blocks)
     return _render(
         "report.html",
