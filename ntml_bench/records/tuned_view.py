@@ -6,6 +6,13 @@ from ntml_bench.records.cells import Cell
 from ntml_bench.records.labels import TUNING, flat_settings, option_of
 from ntml_bench.records.summary import NONE
 
+READING = (
+    "A curve goes from the undefended model through the strengths of a defense, weak to strong: the further down and to the"
+    " left, the more of the attack is gone for the same clean accuracy; a ring is what is taken at a price, each seed at the"
+    " strength that it affords, so that it may lie beside the curve."
+)
+"""How the figure of the curves is read."""
+
 
 def is_tuned(cell: Cell) -> bool:
     """Whether it was planned to be, done or not."""
