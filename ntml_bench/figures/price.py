@@ -19,8 +19,8 @@ LEAST_SPAN = 5.0
 """Points of accuracy that the axis covers at least: the noise of a few images shall not look like an effect."""
 FAR = 25.0
 """Points; strengths that lose more would press all others into a corner, so that a curve leaves its panel on the way there."""
-RINGS = ("o", "s", "D", "^", "v")
-"""Around what is taken at the first price, at the second, and so on; each reaches around the ones before it."""
+RINGS = (("o", 5.5), ("s", 7.0), ("D", 7.5), ("^", 11.0), ("v", 12.5))
+"""Around what is taken at the first price, at the second, and so on, and their sizes: all are seen where they coincide."""
 Place = tuple[float, float]
 
 
@@ -39,22 +39,22 @@ def averaged(block: Block) -> str:
 
 def figure_of(panels: Sequence[Panel], about: str) -> Figure:
     """The figure in inches of a paper, to be drawn in `plain_style`; `about`: what it is of, for its head."""
-    columns = len(panels) if len(panels) <= 3 else 3 if len(panels) in (5, 6, 9) else 4
+    columns = 1 if len(panels) == 1 else 3 if len(panels) in (3, 5, 9) or len(panels) > 10 else 2
     lines = ceil(len(panels) / columns)
     width = SINGLE if columns == 1 else DOUBLE
     across = (width - LEFT - RIGHT * columns) / columns
-    down = min(1.9, across)
+    down = min(2.0, across)
     curves = [curve for panel in panels for curve in panel.curves]
     marks = marks_of(list(dict.fromkeys(curve.defense for curve in curves)))
     rings = _rings(sorted({price for curve in curves for price in curve.prices}))
     limits = _limits(curves)
     keys = [Key(BEFORE, "undefended"), *(Key(mark, name) for name, mark in marks.items())]
-    small: Mark = {"markeredgecolor": QUIET, "markersize": 6.5}
+    small: Mark = {"markeredgecolor": QUIET, "markersize": 6}
     keys += [Key(ring | small, f"taken at a price of {price:g}") for price, ring in rings.items()]
     legend = flowed(keys, width - 0.1)
     bottom = 0.22 + lines * (HEAD + down + DOWN) + 0.2
     canvas = Canvas(width, bottom + LINE * len(legend) + 0.06)
-    canvas.head(0.13, "At the same price", shortened(about, SMALL, width - 1.2))
+    canvas.head(0.13, "ASR over ACC lost", shortened(about, SMALL, width - 1.4))
     for index, panel in enumerate(panels):
         line, column = divmod(index, columns)
         left, top = LEFT + column * (across + RIGHT), 0.22 + line * (HEAD + down + DOWN) + HEAD
@@ -72,11 +72,9 @@ def figure_of(panels: Sequence[Panel], about: str) -> Figure:
 
 
 def _rings(prices: Sequence[float]) -> dict[float, Mark]:
-    plain: Mark = {"color": "none", "linestyle": "none", "markeredgewidth": 0.9}
-    return {
-        price: plain | {"marker": RINGS[index % len(RINGS)], "markersize": 7.5 + 2.5 * index}
-        for index, price in enumerate(prices)
-    }
+    plain: Mark = {"color": "none", "linestyle": "none", "markeredgewidth": 0.8}
+    shapes = [RINGS[index % len(RINGS)] for index in range(len(prices))]
+    return {price: plain | {"marker": marker, "markersize": size} for price, (marker, size) in zip(prices, shapes, strict=True)}
 
 
 def _draw(axes: Axes, panel: Panel, marks: dict[str, Mark], rings: dict[float, Mark]) -> None:
@@ -86,9 +84,9 @@ def _draw(axes: Axes, panel: Panel, marks: dict[str, Mark], rings: dict[float, M
     for curve in panel.curves:
         mark = marks[curve.defense]
         places = [place for point in (curve.start, *curve.points.values()) if (place := _place(point))]
-        axes.plot(*_columns(_within(places, right)), color=mark["color"], linewidth=1.0, alpha=0.8, clip_on=False)
+        axes.plot(*_columns(_within(places, right)), color=mark["color"], linewidth=0.9, alpha=0.7, clip_on=False)
         shown = [place for place in places[1:] if place[0] <= right]
-        small: Mark = {**mark, "markersize": 3.6}
+        small: Mark = {**mark, "markersize": 2.8}
         axes.plot(*_columns(shown), **small, clip_on=False)
     for curve in panel.curves:
         for price, point in curve.taken.items():

@@ -7,9 +7,10 @@ from ntml_bench.records.labels import TUNING, flat_settings, option_of
 from ntml_bench.records.summary import NONE
 
 READING = (
-    "A curve goes from the undefended model through the strengths of a defense, weak to strong: the further down and to the"
-    " left, the more of the attack is gone for the same clean accuracy; a ring is what is taken at a price, each seed at the"
-    " strength that it affords, so that it may lie beside the curve."
+    "A curve goes from the undefended model through the strengths of a defense, weak to strong, and better is further down,"
+    " where less is left of the attack, and further to the left, where less clean accuracy is lost; a ring is what is taken at"
+    " a price, each seed at the strength that it affords, so that it may lie beside the curve, and a curve that leaves its"
+    " panel goes on to strengths that lose more."
 )
 """How the figure of the curves is read."""
 

@@ -117,7 +117,7 @@ def overviews_of(drawings: Iterable[Drawing], kind: Kind) -> tuple[Picture, ...]
     """The figures of that kind, for a section of their own: each of a whole block, so that none is chosen."""
     shown = [(drawing, drawing.svg()) for drawing in drawings if drawing.kind == kind]
     return tuple(
-        Picture(f"{kind}-{number}", kind, drawing.title, "", Markup(svg), _is_wide(svg))
+        Picture(f"figure-{kind}-{number}", kind, drawing.title, "", Markup(svg), _is_wide(svg))
         for number, (drawing, svg) in enumerate(shown)
     )
 
