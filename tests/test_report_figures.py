@@ -17,19 +17,19 @@ from matplotlib.text import Annotation
 from PIL import Image
 from table_records import entry, golden, metrics, record, write_failure, write_sweep
 
+from ntml_bench.figures.canvas import SINGLE, Key, flowed
+from ntml_bench.figures.colours import DARK, LIGHT
+from ntml_bench.figures.image import DOTS_PER_INCH
+from ntml_bench.figures.marks import marks_of
+from ntml_bench.figures.style import plain_style
+from ntml_bench.figures.text import shortened, width_of
 from ntml_bench.records.cells import NO_METRICS, Metrics
 from ntml_bench.report.data import Report
 from ntml_bench.report.figures import Drawing, drawings
-from ntml_bench.report.figures.canvas import SINGLE, Key, flowed
-from ntml_bench.report.figures.colours import DARK, LIGHT
 from ntml_bench.report.figures.curves import stages_of
-from ntml_bench.report.figures.drawing import DOTS_PER_INCH
 from ntml_bench.report.figures.features import progress
 from ntml_bench.report.figures.gallery import difference
 from ntml_bench.report.figures.names import Names
-from ntml_bench.report.figures.plane import marks_of
-from ntml_bench.report.figures.style import plain_style
-from ntml_bench.report.figures.text import shortened, width_of
 
 NASTY = "a/b\\c <i>\"q\" & 'é' | $x^2$ {c} \x07 \u202e 中 " + "long " * 40
 HISTORY = [{"stage": "victim", "epoch": epoch, "loss": 2.0 / epoch} for epoch in range(1, 6)]
@@ -171,7 +171,7 @@ def test_the_plane_s_text_gives_the_numbers(tmp_path: Path) -> None:
 def test_no_two_defenses_look_the_same() -> None:
     cells = [done_cell("badnets", f"ft (step={step})") for step in range(30)]
     (block,) = report_of(cells).summary.blocks
-    marks = [(mark["color"], mark["marker"]) for mark in marks_of(block).values()]
+    marks = [(mark["color"], mark["marker"]) for mark in marks_of(block.defenses).values()]
     assert len(set(marks)) == len(marks) == 30
 
 

@@ -11,24 +11,13 @@ from ntml_bench.integrity import DamagedError
 from ntml_bench.records.family import family_of
 from ntml_bench.records.labels import Labels, label_cells
 from ntml_bench.records.manifest import MANIFEST, SweepFolder
+from ntml_bench.records.numbers import NO_METRICS, Metrics, read_count, read_metrics, read_number
 from ntml_bench.records.targets import Target
+from ntml_bench.records.tuned import Choice, read_choice
 
-LARGEST_NUMBER = 1e15
 State = Literal["done", "running", "failed", "missing"]
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """Percent, 0 to 100; None where a metric has no meaning (ASR and RA without an attack)."""
-
-    clean_accuracy: float | None
-    attack_success_rate: float | None
-    robust_accuracy: float | None
-    true_class_probability: float | None = None
-    """Mean over triggered images."""
-
-
-NO_METRICS = Metrics(None, None, None)
 NO_OPTIONS = Labels("", "", "", "")
 
 
@@ -67,6 +56,8 @@ class Cell:
     fitted: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict, hash=False)
     """Settings of `attack` and `defense` that are those of a data set or a family, by who set them (FITTED_BY); empty in
     manifests that do not say it."""
+    tuning: Choice | None = None
+    """The strengths that the defense was taken from; None where it ran with its values as written."""
     target: Target | None = None
     """What the attack aims at; None without an attack, and in manifests that do not say it."""
     options: Labels = NO_OPTIONS
@@ -138,15 +129,16 @@ def _done(record: Mapping[str, Any], place: dict[str, Any], needs: tuple[str, ..
         **place,
         needs=tuple(recorded),
         state="done",
-        before=_metrics(record["before"]),
-        after=_metrics(record["after"]),
-        floor=_metrics(record["floor"]) if record.get("floor") else NO_METRICS,
-        defense_effectiveness_rating=_number(record["defense_effectiveness_rating"]),
-        seconds=_number(record["seconds"]["total"]),
-        training_images=_count(data.get("training_images")),
-        test_images=_count(data.get("test_images")),
+        before=read_metrics(record["before"]),
+        after=read_metrics(record["after"]),
+        floor=read_metrics(record["floor"]) if record.get("floor") else NO_METRICS,
+        defense_effectiveness_rating=read_number(record["defense_effectiveness_rating"]),
+        seconds=read_number(record["seconds"]["total"]),
+        training_images=read_count(data.get("training_images")),
+        test_images=read_count(data.get("test_images")),
         computed=_computed(record.get("environment") or {}),
-        stages={str(name): _metrics(values) for name, values in (record.get("stages") or {}).items()},
+        stages={str(name): read_metrics(values) for name, values in (record.get("stages") or {}).items()},
+        tuning=None if record.get("tuning") is None else read_choice(record["tuning"]),
     )
 
 
@@ -157,33 +149,13 @@ def _computed(environment: Mapping[str, Any]) -> str | None:
     precision = "bfloat16" if environment["half_precision"] else "float32"
     if environment["device"] != "cpu":
         return f"GPU, {precision}"
-    threads = _count(environment["threads"])
+    threads = read_count(environment["threads"])
     return f"CPU, {precision}, {threads} {'thread' if threads == 1 else 'threads'}"
 
 
 def _target(entry: Mapping[str, Any]) -> Target | None:
     name, number = entry.get("target_name"), ((entry.get("settings") or {}).get("attack") or {}).get("target_class")
     return Target(entry["dataset"], entry["attack"], number, name) if name is not None and type(number) is int else None
-
-
-def _metrics(values: Mapping[str, Any]) -> Metrics:
-    probability = _number(values.get("true_class_probability"))
-    clean, attack, robust = (_number(values[name]) for name in ("clean_accuracy", "attack_success_rate", "robust_accuracy"))
-    return Metrics(clean, attack, robust, probability)
-
-
-def _number(value: Any) -> float | None:
-    """A number as it stands in a record: a text that reads as one is none, nor is one that no computer holds."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST_NUMBER:
-        raise ValueError(f"{value!r:.80} is not a number")
-    return float(value)
-
-
-def _count(value: Any) -> int | None:
-    number = _number(value)
-    return None if number is None else int(number)
 
 
 def _one_line(text: str) -> str:

@@ -16,20 +16,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ntml_bench import __version__
+from ntml_bench.figures.colours import DARK, LIGHT
 from ntml_bench.records.against import view as against
 from ntml_bench.records.published.view import headline, preface, remarks
 from ntml_bench.records.significance import rankings_of
 from ntml_bench.records.significance_view import ABOUT_RANKS, findings, heading_of_ranking
+from ntml_bench.records.tuned_view import READING
 from ntml_bench.records.view import DEFAULT_SECTIONS, heading_of, legend, reconstructions, status, unfinished
 from ntml_bench.report.data import Gallery, Report
-from ntml_bench.report.figures.colours import DARK, LIGHT
 from ntml_bench.report.figures.drawing import Drawing
 from ntml_bench.report.grid import SHOWN_METRICS, grids_of, summary_counts
 from ntml_bench.report.heat import step_rules
 from ntml_bench.report.images import shown_galleries
 from ntml_bench.report.made import made_of
 from ntml_bench.report.records import record_id, shown_records
-from ntml_bench.report.stations import stations_of
+from ntml_bench.report.stations import overviews_of, stations_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 BEST = "★"
@@ -39,8 +40,9 @@ def render_report(report: Report, drawings: Iterable[Drawing] = (), links: Mappi
     """The whole page. `links`: where a cell's record file is, by the cell's key, seen from the page."""
     summary, comparison = report.summary, report.comparison
     grids = grids_of(report)
-    said = reconstructions(summary.blocks)
-    seen = stations_of(drawings, grids, summary.blocks)
+    said = reconstructions(summary)
+    drawn = tuple(drawings)
+    seen = stations_of(drawn, grids, summary.blocks)
     return _render(
         "report.html",
         summary=summary,
@@ -61,6 +63,8 @@ def render_report(report: Report, drawings: Iterable[Drawing] = (), links: Mappi
         comparison_preface=preface(comparison) if comparison else (),
         comparison_remarks=remarks(comparison) if comparison else (),
         galleries=shown_galleries(report.galleries),
+        prices=overviews_of(drawn, "price"),
+        reading=READING,
         seen=seen,
         made=made_of(report),
         records=list(shown_records(report, links or {})),

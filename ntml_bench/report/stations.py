@@ -12,10 +12,10 @@ from markupsafe import Markup
 
 from ntml_bench.records.summary import Block
 from ntml_bench.records.view import heading_of
-from ntml_bench.report.figures.drawing import Drawing
+from ntml_bench.report.figures.drawing import Drawing, Kind
 from ntml_bench.report.grid import Grid
 
-ELSEWHERE = ("gallery",)
+ELSEWHERE = ("gallery", "price")
 """Kinds of figures that the page shows in its own way."""
 FIRST = ("features", "confidence", "curves")
 """Kinds in the order of the page: what a defense did first, how it came about last."""
@@ -111,6 +111,15 @@ def stations_of(drawings: Iterable[Drawing], grids: Sequence[Grid], blocks: Sequ
         if (where := (grid.number, place.attack, place.defense)) in of_cell
     }
     return Stations(tuple(overviews), tuple(stations), choosers, of_place)
+
+
+def overviews_of(drawings: Iterable[Drawing], kind: Kind) -> tuple[Picture, ...]:
+    """The figures of that kind, for a section of their own: each of a whole block, so that none is chosen."""
+    shown = [(drawing, drawing.svg()) for drawing in drawings if drawing.kind == kind]
+    return tuple(
+        Picture(f"figure-{kind}-{number}", kind, drawing.title, "", Markup(svg), _is_wide(svg))
+        for number, (drawing, svg) in enumerate(shown)
+    )
 
 
 def _is_wide(svg: str) -> bool:

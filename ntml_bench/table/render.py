@@ -13,6 +13,8 @@ from ntml_bench.table.ablation.files import FILES as ABLATION_FILES
 from ntml_bench.table.ablation.files import render_ablation
 from ntml_bench.table.latex import render_latex
 from ntml_bench.table.markdown import render_markdown
+from ntml_bench.table.prices import FILES as PRICE_FILES
+from ntml_bench.table.prices import render_prices
 from ntml_bench.table.stages import render_stages
 from ntml_bench.table.statistics import FILES as STATISTICS_FILES
 from ntml_bench.table.statistics import render_statistics
@@ -28,7 +30,7 @@ def render_sweep(
     sweep_folder: Path, target: Path, formats: Iterable[str] = FORMATS, sections: Sections = DEFAULT_SECTIONS
 ) -> Summary:
     """Read the sweep in `sweep_folder` and write its table into `target`, finished or not; its ablation, if it is one,
-    and its statistics, if it has seeds enough, too.
+    its statistics, if it has seeds enough, and the curves of its defenses, if they were tuned, too.
 
     Raises UserError for a folder without a readable manifest, for an unknown format and where nothing can be written.
     """
@@ -42,7 +44,8 @@ def render_sweep(
     stages = render_stages(summary) if "md" in wanted else None
     if stages is not None:
         write_file(target / STAGES, stages.encode())
-    for name, content in (render_ablation(summary, wanted, sections) | render_statistics(summary, wanted)).items():
+    more = render_ablation(summary, wanted, sections) | render_statistics(summary, wanted) | render_prices(summary, wanted)
+    for name, content in more.items():
         if content is not None:
             write_file(target / name, content)
         else:
@@ -54,7 +57,8 @@ def written(target: Path, formats: Iterable[str]) -> list[Path]:
     """What `render_sweep` has just written there, but for the stages."""
     formats = tuple(formats)
     others = [target / name for format_name in formats for name in ABLATION_FILES.get(format_name, ())]
-    others += [target / name for format_name, name in STATISTICS_FILES.items() if format_name in formats]
+    for files in (STATISTICS_FILES, PRICE_FILES):
+        others += [target / name for format_name, name in files.items() if format_name in formats]
     return [target / FILES[name] for name in formats] + [path for path in others if path.exists()]
 
 

@@ -42,7 +42,7 @@ def _markdown(summary: Summary, found: list[Significance]) -> str:
             lines += ["**Averages over attacks**", "", *_averages(significance), ""]
         for ranking in significance.rankings:
             lines += [f"**{escaped(heading_of_ranking(ranking))}**", "", *_ranking(ranking), ""]
-    lines += [f"- {escaped(text)}" for text in (ABOUT_AVERAGES, ABOUT_RANKS, *reconstructions(summary.blocks))]
+    lines += [f"- {escaped(text)}" for text in (ABOUT_AVERAGES, ABOUT_RANKS, *reconstructions(summary))]
     return "\n".join(lines) + "\n"
 
 

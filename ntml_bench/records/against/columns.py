@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from ntml_bench.records.against.series import Series
-from ntml_bench.records.cells import Metrics
 from ntml_bench.records.labels import option_of
+from ntml_bench.records.numbers import Metrics
 from ntml_bench.records.statistic import Statistic, statistic
 from ntml_bench.records.summary import NONE
 from ntml_bench.statistics import ALPHA, FEWEST

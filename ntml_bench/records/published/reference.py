@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ntml_bench.errors import unknown
-from ntml_bench.records.cells import Metrics
 from ntml_bench.records.labels import METHOD_GROUPS
+from ntml_bench.records.numbers import Metrics
 from ntml_bench.records.summary import METRICS
 
 FOLDER = Path(__file__).parent

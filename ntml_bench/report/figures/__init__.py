@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ntml_bench.figures.text import clean
 from ntml_bench.report.data import Report
 from ntml_bench.report.figures.confidence import confidences
 from ntml_bench.report.figures.curves import curves
@@ -12,8 +13,8 @@ from ntml_bench.report.figures.gallery import galleries
 from ntml_bench.report.figures.names import Names
 from ntml_bench.report.figures.places import datasets_of, places_of
 from ntml_bench.report.figures.plane import planes
+from ntml_bench.report.figures.price import prices
 from ntml_bench.report.figures.ranks import rankings
-from ntml_bench.report.figures.text import clean
 
 __all__ = ["Drawing", "drawings"]
 
@@ -30,5 +31,5 @@ def _drawings(report: Report) -> Iterator[Drawing]:
     for dataset in datasets:
         yield from galleries(dataset, report.galleries, names, several=len(datasets) > 1)
     for place in places_of(report, names):
-        for kind in (planes, rankings, curves, confidences, features):
+        for kind in (prices, planes, rankings, curves, confidences, features):
             yield from kind(place)

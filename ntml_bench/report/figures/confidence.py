@@ -6,13 +6,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from ntml_bench.figures.canvas import LINE, SINGLE, SIZE, SMALL, Canvas, Key, Mark, flowed
+from ntml_bench.figures.colours import INK, PAPER, QUIET, RULE, SERIES
+from ntml_bench.figures.text import shortened, width_of, wrapped
 from ntml_bench.records.view import split_label
-from ntml_bench.report.figures.canvas import LINE, SINGLE, SIZE, SMALL, Canvas, Key, Mark, flowed
-from ntml_bench.report.figures.colours import INK, PAPER, QUIET, RULE, SERIES
 from ntml_bench.report.figures.drawing import Drawing
 from ntml_bench.report.figures.places import Place, by_defense
 from ntml_bench.report.figures.strips import Strip, floor_of, strips_of
-from ntml_bench.report.figures.text import shortened, width_of, wrapped
 
 TOP, RIGHT, INDENT = 0.22, 0.12, 0.08
 HEIGHTS = {"before": 0.18, "after": 0.18, "stage": 0.14}

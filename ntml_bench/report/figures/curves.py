@@ -9,15 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from ntml_bench.figures.canvas import DOUBLE, SINGLE, SIZE, SMALL, Canvas
+from ntml_bench.figures.colours import INK, QUIET, RULE, SERIES
+from ntml_bench.figures.text import shortened, wrapped
 from ntml_bench.records.labels import option_of
 from ntml_bench.records.summary import NONE
 from ntml_bench.records.view import split_label
 from ntml_bench.report.data import ReportCell
-from ntml_bench.report.figures.canvas import DOUBLE, SINGLE, SIZE, SMALL, Canvas
-from ntml_bench.report.figures.colours import INK, QUIET, RULE, SERIES
 from ntml_bench.report.figures.drawing import Drawing
 from ntml_bench.report.figures.places import Place, by_defense
-from ntml_bench.report.figures.text import shortened, wrapped
 
 TRAINING = "victim"
 """What a record's history calls the training of the model that is attacked."""

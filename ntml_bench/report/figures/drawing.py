@@ -2,20 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
 from matplotlib.figure import Figure
 
+from ntml_bench.figures.image import image_of
+from ntml_bench.figures.style import plain_style
 from ntml_bench.files import write_file
-from ntml_bench.report.figures.style import plain_style
 from ntml_bench.report.figures.svg import inline_svg
 
-Kind = Literal["gallery", "plane", "ranks", "curves", "confidence", "features"]
-DOTS_PER_INCH = 300
-# No date and no version, so that the same figure is the same file.
-METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Creator": None, "Producer": None}}
+Kind = Literal["gallery", "price", "plane", "ranks", "curves", "confidence", "features"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,8 +43,6 @@ class Drawing:
             figure = self.draw()
             paths = []
             for ending in ("png", "pdf") if pdf else ("png",):
-                file = BytesIO()
-                figure.savefig(file, format=ending, dpi=DOTS_PER_INCH, metadata=METADATA[ending])
                 paths.append(folder / f"{self.name}.{ending}")
-                write_file(paths[-1], file.getvalue())
+                write_file(paths[-1], image_of(figure, ending))
         return paths

@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ntml_bench.records.cells import Metrics
+from ntml_bench.figures.canvas import LINE, SINGLE, SIZE, SMALL, Canvas, Key, Mark, flowed
+from ntml_bench.figures.colours import QUIET, SERIES
 from ntml_bench.records.labels import option_of
+from ntml_bench.records.numbers import Metrics
 from ntml_bench.records.summary import NONE
 from ntml_bench.report.data import Exhibit, ReportCell
-from ntml_bench.report.figures.canvas import LINE, SINGLE, SIZE, SMALL, Canvas, Key, Mark, flowed
-from ntml_bench.report.figures.colours import QUIET, SERIES
 from ntml_bench.report.figures.drawing import Drawing
 from ntml_bench.report.figures.places import Place, by_defense
 

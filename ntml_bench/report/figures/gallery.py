@@ -7,12 +7,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ntml_bench.figures.canvas import DOUBLE, SINGLE, SIZE, SMALL, Canvas
+from ntml_bench.figures.colours import QUIET
+from ntml_bench.figures.image import DOTS_PER_INCH
+from ntml_bench.figures.text import shortened
 from ntml_bench.report.data import Gallery
-from ntml_bench.report.figures.canvas import DOUBLE, SINGLE, SIZE, SMALL, Canvas
-from ntml_bench.report.figures.colours import QUIET
-from ntml_bench.report.figures.drawing import DOTS_PER_INCH, Drawing
+from ntml_bench.report.figures.drawing import Drawing
 from ntml_bench.report.figures.names import Names
-from ntml_bench.report.figures.text import shortened
 
 MOST_IMAGES = 4
 FACTORS = (1, 2, 4, 8, 16, 32)

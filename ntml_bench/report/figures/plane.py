@@ -7,23 +7,21 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ntml_bench.figures.canvas import DOUBLE, LINE, SINGLE, SIZE, SMALL, Canvas, Key, Mark, flowed
+from ntml_bench.figures.colours import ACCENT, QUIET, RULE
+from ntml_bench.figures.marks import BEFORE, marks_of
+from ntml_bench.figures.text import shortened
 from ntml_bench.records.labels import option_of
 from ntml_bench.records.summary import NONE, Block, Entry, Row
-from ntml_bench.report.figures.canvas import DOUBLE, LINE, SINGLE, SIZE, SMALL, Canvas, Key, Mark, flowed
-from ntml_bench.report.figures.colours import ACCENT, INK, PAPER, QUIET, RULE, SERIES
 from ntml_bench.report.figures.drawing import Drawing
 from ntml_bench.report.figures.places import Place
-from ntml_bench.report.figures.text import shortened
 
 ACC, ASR = "clean_accuracy", "attack_success_rate"
 LEFT, RIGHT, HEAD, DOWN = 0.42, 0.08, 0.26, 0.26
 LEAST_SPAN = 10.0
 """Percent of accuracy that the axis covers at least: the noise of a few images shall not look like an effect."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-"""Of the defenses: told apart where colours are lost."""
-BEFORE: Mark = {"marker": "o", "color": PAPER, "markeredgecolor": INK, "markersize": 5, "linestyle": "none"}
 FLOOR: Mark = BEFORE | {"marker": "d", "markeredgecolor": QUIET}
-"""Hollow, as what no defense made."""
+"""Hollow, as the model before: no defense made them."""
 
 
 def planes(place: Place) -> Iterator[Drawing]:
@@ -42,20 +40,6 @@ def planes(place: Place) -> Iterator[Drawing]:
         )
 
 
-def marks_of(block: Block) -> dict[str, Mark]:
-    """A colour and a marker for each defense; no two share both."""
-    return {
-        defense: {
-            "color": SERIES[index % len(SERIES)],
-            "marker": MARKERS[index % len(MARKERS)],
-            "markersize": 5,
-            "markeredgecolor": "none",
-            "linestyle": "none",
-        }
-        for index, defense in enumerate(block.defenses)
-    }
-
-
 def _point(entry: Entry) -> tuple[float, float] | None:
     """(ASR, ACC), means over the seeds that are done."""
     across, up = entry.mean(ASR), entry.mean(ACC)
@@ -68,7 +52,11 @@ def _figure(block: Block, rows: Sequence[Row]) -> Figure:
     width = SINGLE if columns == 1 else DOUBLE
     across = (width - LEFT - RIGHT * columns) / columns
     down = min(1.75, across)
-    marks = {defense: mark for defense, mark in marks_of(block).items() if any(_point(row.defenses[defense]) for row in rows)}
+    marks = {
+        defense: mark
+        for defense, mark in marks_of(block.defenses).items()
+        if any(_point(row.defenses[defense]) for row in rows)
+    }
     keys = [Key(BEFORE, "before any defense")]
     if any(_point(row.floor) for row in rows):
         keys.append(Key(FLOOR, "floor: a clean model"))

@@ -8,14 +8,14 @@ from math import ceil
 
 from matplotlib.figure import Figure
 
+from ntml_bench.figures.canvas import SINGLE, SIZE, SMALL, Canvas
+from ntml_bench.figures.colours import ACCENT, INK, QUIET
+from ntml_bench.figures.text import shortened
 from ntml_bench.records.significance import Ranking, rankings_of
 from ntml_bench.records.significance_view import findings, heading_of_ranking, ranked_rows
 from ntml_bench.records.view import SHORT
-from ntml_bench.report.figures.canvas import SINGLE, SIZE, SMALL, Canvas
-from ntml_bench.report.figures.colours import ACCENT, INK, QUIET
 from ntml_bench.report.figures.drawing import Drawing
 from ntml_bench.report.figures.places import Place
-from ntml_bench.report.figures.text import shortened
 
 SIDE = 1.12
 """Inches on either side of the line of ranks, for the names."""

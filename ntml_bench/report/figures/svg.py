@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element, SubElement
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from ntml_bench.report.figures.colours import NAMES
+from ntml_bench.figures.colours import NAMES
 
 SCALE = 1.9
 """Pixels a point at most: the 7 pt of a paper as the 13 px of a page."""

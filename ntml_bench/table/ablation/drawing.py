@@ -4,6 +4,7 @@ As `table.png`, drawn in inches with the object interface: no pyplot, hence no g
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO
 from math import ceil, nan
 from textwrap import wrap
@@ -158,5 +159,5 @@ def _notes(plot: Plot, ablation: Ablation, metrics: Sequence[str]) -> list[str]:
         f"{places}; {bars} Over {plot.across.name}{steps}.",
         " ".join(f"{SHORT[metric]}: {LEGEND[SHORT[metric]]}." for metric in metrics),
         *searched(ablation.summary),
-        *reconstructions(blocks),
+        *reconstructions(replace(ablation.summary, blocks=tuple(blocks))),
     ]

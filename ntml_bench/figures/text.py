@@ -7,7 +7,7 @@ from functools import cache
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 
-from ntml_bench.report.figures.style import FONT
+from ntml_bench.figures.style import FONT
 
 ELLIPSIS = "…"
 NOTHING = "\N{REPLACEMENT CHARACTER}"

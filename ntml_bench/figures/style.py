@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from matplotlib import style
 
-from ntml_bench.report.figures.colours import INK, PAPER, QUIET
+from ntml_bench.figures.colours import INK, PAPER, QUIET
 
 FONT = "DejaVu Sans"
 """The one that comes with matplotlib: the same bytes on every machine."""

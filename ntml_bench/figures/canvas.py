@@ -13,8 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ntml_bench.report.figures.colours import INK, QUIET
-from ntml_bench.report.figures.text import clean, shortened, width_of
+from ntml_bench.figures.colours import INK, QUIET
+from ntml_bench.figures.text import clean, shortened, width_of
 
 SINGLE, DOUBLE = 3.35, 7.0
 """Inches: a column of a two-column paper, and both."""
