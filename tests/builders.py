@@ -171,6 +171,7 @@ def defender(
         new_model=new_model or (lambda: classifier(seed=777)),
         log=diary.log,
         observe=diary.observe,
+        once=lambda _, make: make(),
     )
 
 

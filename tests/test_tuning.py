@@ -100,6 +100,34 @@ def test_each_strength_is_run_once_and_the_choice_is_recorded(
     assert seen[2:] == [(0.001, BUDGET - 12), (0.01, BUDGET - 12)]
 
 
+@pytest.mark.parametrize(("defense", "values", "made"), [("anp", (0.2, 0.9), "_learn_masks"), ("nad", (0.01, 0.3), "")])
+def test_what_strengths_share_is_made_once_and_changes_nothing(
+    defense: str, values: tuple[float, float], made: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    owner, name = (DEFENSES[defense], made) if made else (DefenseContext, "fine_tune")
+    genuine = getattr(owner, name)
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        calls.append(name)
+        return genuine(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, counted)
+
+    def tuned(values: tuple[float, ...], outputs: Path) -> Any:
+        strengths = f"defense.strength.values={list(values)}"
+        cell = make("tuning=price", "price=100", strengths, defense=defense, outputs=outputs)
+        return cell.run(quiet), state_of(cell.stages.purified().model)
+
+    both, model = tuned(values, tmp_path / "both")
+    assert len(calls) == 1
+    alone, model_alone = tuned(values[1:], tmp_path / "alone")
+    assert len(calls) == 2
+    assert same_state(model, model_alone)
+    assert both["history"] == alone["history"]
+    assert both["tuning"]["candidates"][1]["after"] == alone["after"]
+
+
 def test_the_choice_is_made_on_images_that_no_candidate_saw(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     budgets: list[Tensor] = []
     genuine = DEFENSES["ft"].purify

@@ -60,6 +60,7 @@ class Stages:
         self.victims = Victims(settings, store, engine, data, self.keys, say)
         self._victim: Victim | None = None
         self._triggered: TriggeredTest | None = None
+        self._kept: dict[str, tuple[Any, Curve]] = {}
 
     def victim(self) -> Victim:
         """The backdoored model of the cell's attack."""
@@ -71,6 +72,7 @@ class Stages:
         """Let go of what is held in memory; it is made again, or read, when it is asked for."""
         self._victim = None
         self._triggered = None
+        self._kept.clear()
 
     def clean_model(self) -> Classifier:
         """A model of the same recipe and initialisation, trained on the clean training set."""
@@ -209,6 +211,16 @@ class Stages:
             history.append({"stage": stage, **values})
             self.say(f"defending with {name}: {stage} {values['epoch']:.0f}")
 
+        def once(key: str, make: Callable[[], Any]) -> Any:
+            """Its curves, too, belong to each strength."""
+            if key not in self._kept:
+                begin = len(history)
+                made = make()
+                self._kept[key] = made, history[begin:]
+            else:
+                history.extend(self._kept[key][1])
+            return self._kept[key][0]
+
         def observe(stage: str, model: Classifier) -> None:
             nonlocal observing
             begin = time.perf_counter()
@@ -231,6 +243,7 @@ class Stages:
                 new_model=lambda: self.victims.new_model(derive(self.seed, "defense/new model")),
                 log=log,
                 observe=observe,
+                once=once,
             )
         )
         seconds = time.perf_counter() - start - observing

@@ -15,7 +15,7 @@ ends up to 2 eps from 0.
 """
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +73,9 @@ class ANP(Defense[ANPConfig]):
             masks = self._learn_masks(context, rest)
             threshold = self._choose_threshold(context, masks, held_out)
         else:
-            masks = self._learn_masks(context, context.clean_budget)
+            # They do not depend on the threshold, which is what tuning goes through.
+            learning = repr(replace(config, threshold=0.0, tolerance=0.0))
+            masks = context.once(f"masks {learning}", lambda: self._learn_masks(context, context.clean_budget))
             threshold = config.threshold
         pruned = prune(model, masks, threshold)
         values = {

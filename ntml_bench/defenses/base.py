@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,7 +34,9 @@ class DefenseContext:
     `model`: the backdoored model, in eval mode; the defense may change it. `clean_budget`: clean training images.
     `poisoned_train`: the training set as the attacker left it; read it only where `needs` says so. `new_model()`: the
     same net with fresh weights. `log(stage, values)`: training curves. `observe(name, model)`: has a model of a stage
-    measured for the record; it returns nothing, so that nothing can be chosen by it.
+    measured for the record; it returns nothing, so that nothing can be chosen by it. `once(key, make)`: what `make()` returns,
+    kept for the other strengths at which the defense is run on this model; `key` says all settings of the defense that it
+    depends on, and nobody may change what is returned.
     """
 
     engine: Engine
@@ -47,6 +49,7 @@ class DefenseContext:
     new_model: Callable[[], Classifier]
     log: Callable[[str, dict[str, float]], None]
     observe: Callable[[str, Classifier], None]
+    once: Callable[[str, Callable[[], Any]], Any]
 
     def generator(self, purpose: str) -> torch.Generator:
         """A random stream, on the engine's device, for one purpose of the defense."""

@@ -62,9 +62,13 @@ class NAD(Defense[NADConfig]):
     def purify(self, context: DefenseContext) -> Classifier:
         config = self.config
         student = context.model
-        teacher = deepcopy(student)
-        context.fine_tune(teacher, config.teacher, "teacher", config.cutout)
-        teacher.requires_grad_(False)
+
+        def fine_tuned() -> Classifier:
+            teacher = deepcopy(student)
+            context.fine_tune(teacher, config.teacher, "teacher", config.cutout)
+            return teacher.requires_grad_(False)
+
+        teacher = context.once(f"teacher {config.teacher!r}, cutout {config.cutout}", fine_tuned)
         context.observe("teacher", teacher)
         count = len(config.attention_weights)
         student_stages, teacher_stages = student.stages(count), teacher.stages(count)
