@@ -16,6 +16,7 @@ from ntml_bench.defenses.base import DEFENSES, DefenseContext
 from ntml_bench.errors import UserError
 from ntml_bench.evaluation import accuracy
 from ntml_bench.models import Classifier
+from ntml_bench.tracking.content import summary_of
 from ntml_bench.tuning import fall, parted, read_strength, strongest
 
 __all__ = ["data_dir", "make"]
@@ -93,6 +94,9 @@ def test_each_strength_is_run_once_and_the_choice_is_recorded(
     assert [{**found, "affordable": None} for found in choice["candidates"]] == [
         {**found, "affordable": None} for found in records[0]["tuning"]["candidates"]
     ]
+    logged = summary_of(records[100])
+    assert logged["tuning/chosen"] == 0.01
+    assert logged["tuning/fall"] == choice["candidates"][1]["fall"]
     settings = records[100]["settings"]["defense"]
     assert (settings["tuning"], settings["price"], settings["recipe"]["learning_rate"]) == ("price", 100, "tuned")
     # Another validation share leaves another part to purify with.

@@ -42,15 +42,25 @@ def content_of_trial(record: Mapping[str, Any]) -> Content:
     return content_of_cell(record, HOLDOUT if record["settings"]["dataset"].get("holdout") else ORACLE)
 
 
-def summary_of(record: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """ACC, ASR, RA after the defense (percent) under their own names, the others below `before/` and `floor/`; seconds."""
+def summary_of(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """ACC, ASR, RA after the defense (percent) under their own names, the others below `before/` and `floor/`; seconds.
+
+    Of a defense that was tuned also the strength that was taken and what it was seen to cost, below `tuning/`.
+    """
     found = {prefix + metric: record["after"][metric] for metric in METRICS}
     found[prefix + "defense_effectiveness_rating"] = record["defense_effectiveness_rating"]
     for place in ("before", "floor"):
         measured = record.get(place) or {}
         found.update({f"{place}/{prefix}{metric}": measured.get(metric) for metric in METRICS})
     found.update({f"seconds/{stage}": value for stage, value in record["seconds"].items()})
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in {**found, **_taken(record.get("tuning"))}.items() if value is not None}
+
+
+def _taken(tuning: Mapping[str, Any] | None) -> dict[str, Any]:
+    if tuning is None or tuning["chosen"] is None:
+        return {}
+    (taken,) = (candidate for candidate in tuning["candidates"] if candidate["value"] == tuning["chosen"])
+    return {"tuning/chosen": taken["value"], **{f"tuning/{name}": taken[name] for name in ("fall", "standard_error")}}
 
 
 def fill(run: "Run", content: Content) -> None:
