@@ -15,13 +15,13 @@ from builders import (
     Diary,
     classifier,
     defender,
+    method_values,
     quick_defense,
     recipe,
     reloaded,
     same_state,
     split,
     state_of,
-    yaml_values,
 )
 from by_hand import FitSpy, normal
 from hypothesis import given, settings
@@ -96,7 +96,7 @@ def test_the_loss_of_attention_distillation(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_attention_distillation_takes_the_published_steps() -> None:
-    config = cast(Any, quick_defense("nad", yaml_values("defense", "nad"))).config
+    config = cast(Any, quick_defense("nad", method_values("defense", "nad"))).config
     for steps, epochs in ((config.teacher, 10), (config.student, 20)):
         assert (steps.epochs, steps.batch_size, steps.momentum, steps.nesterov) == (epochs, 64, 0.9, True)
         assert (steps.learning_rate, steps.weight_decay, steps.schedule) == (0.1, 1e-4, "step")
