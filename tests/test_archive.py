@@ -16,6 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from store_outputs import cells_of, key, make, tree, write_outputs
+from table_records import entry, metrics, record, write_sweep
+from tuned_records import tuned_sweep
 
 from ntml_bench.housekeeping import archive, receive
 from ntml_bench.housekeeping.archive import INDEX
@@ -105,6 +107,31 @@ def test_an_imported_sweep_has_the_same_table_and_its_models(home: Path, archive
     assert stored(tmp_path / "models")
     assert main(["prune", "--sweep", "one", "--yes", "--outputs", str(tmp_path / "models")]) == 0
     assert not stored(tmp_path / "models")
+
+
+def three_seeds(outputs: Path) -> Path:
+    cells = [entry(attack, defense, seed) for attack in ("badnets", "sig") for defense in ("ft", "nt_ml") for seed in range(3)]
+    records = [record(cell, metrics(90, len(cell["defense"]) + cell["seed"], 80), metrics(95, 99, 1)) for cell in cells]
+    return write_sweep(outputs, "seeds", cells, records)
+
+
+@pytest.mark.parametrize(
+    ("make_sweep", "more"),
+    [
+        (three_seeds, {"statistics.md", "statistics.json"}),
+        (tuned_sweep, {"price.md", "price.csv", "ablation.md", "ablation.csv"}),
+    ],
+)
+def test_tables_of_every_kind_travel(make_sweep: Callable[[Path], Path], more: set[str], tmp_path: Path) -> None:
+    folder = make_sweep(tmp_path / "outputs")
+    target = tmp_path / "some.tar.gz"
+    assert main(["export", folder.name, "--outputs", str(tmp_path / "outputs"), "--to", str(target)]) == 0
+    assert receive_archive(target, tmp_path / "there") == 0
+    found = {path.name for path in (tmp_path / "there" / "reference" / folder.name).glob("*.*")}
+    assert found == {"cells.csv", "table.md", "manifest.json", "checksums.json", "imported.json", *more}
+    again = tmp_path / "again.tar.gz"
+    assert main(["export", folder.name, "--outputs", str(tmp_path / "there"), "--to", str(again)]) == 0
+    assert again.read_bytes() == target.read_bytes()
 
 
 def test_a_second_import_changes_nothing(archives: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ from ntml_bench.files import parse_json, storage, temporary_path
 from ntml_bench.integrity import CHECKSUMS, Mark
 from ntml_bench.records.manifest import ARTIFACT, MANIFEST, RECORDS
 from ntml_bench.store import RECORD, TENSORS
-from ntml_bench.table.render import FILES, STAGES
+from ntml_bench.table.render import files_of
 
 INDEX = "archive.json"
 FORMAT, VERSION = "ntml-bench sweep", 1
@@ -33,7 +33,9 @@ FOLDER = "sweep"
 STORE = "store"
 LARGEST_INDEX = 16 * 2**20
 CHUNK = 2**20
-TABLES = (FILES["csv"], FILES["md"], STAGES)
+FORMATS = ("csv", "md")
+"""Of the tables that go along."""
+TABLES = tuple(files_of(FORMATS))
 PATHS = re.compile(
     rf"{FOLDER}/(?:{'|'.join(map(re.escape, (MANIFEST, CHECKSUMS, *TABLES)))}|{RECORDS}/[0-9a-f]{{16}}\.json)"
     rf"|{STORE}/{ARTIFACT.pattern}/(?:{re.escape(RECORD)}|{re.escape(TENSORS)}|{re.escape(CHECKSUMS)})"

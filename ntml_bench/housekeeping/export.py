@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ntml_bench.errors import UserError
-from ntml_bench.housekeeping.archive import FOLDER, STORE, write_archive
+from ntml_bench.housekeeping.archive import FOLDER, FORMATS, STORE, write_archive
 from ntml_bench.housekeeping.inventory import damage_of, split
 from ntml_bench.integrity import CHECKSUMS, DamagedError, Mark, Sealed
 from ntml_bench.records.keep import keep_sweep
@@ -37,7 +37,7 @@ def export_sweep(folder: Path, target: Path, store: Store, *, models: bool) -> i
     with tempfile.TemporaryDirectory() as place:
         kept = Path(place) / FOLDER
         keep_sweep(folder, kept)
-        render_sweep(kept, kept, ("csv", "md"))
+        render_sweep(kept, kept, FORMATS)
         members: Members = {}
         for path in kept.rglob("*"):
             if path.is_file():

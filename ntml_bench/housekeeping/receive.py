@@ -19,7 +19,7 @@ from filelock import Timeout
 from ntml_bench.errors import UserError
 from ntml_bench.files import StorageError, move_folder, read_json, storage
 from ntml_bench.housekeeping.amounts import size_text
-from ntml_bench.housekeeping.archive import FOLDER, STORE, TABLES, Archive, ArchiveError, Index
+from ntml_bench.housekeeping.archive import FOLDER, FORMATS, STORE, TABLES, Archive, ArchiveError, Index
 from ntml_bench.housekeeping.inventory import IMPORTED, STAGING, damage_of, split
 from ntml_bench.housekeeping.prune import IMPORT_LOCK
 from ntml_bench.integrity import CHECKSUMS, DamagedError
@@ -161,7 +161,7 @@ def _settle(staged: Path, folder: Path, index: Index) -> None:
     # Rendered from the records, whatever tables came along.
     for name in TABLES:
         (staged / name).unlink(missing_ok=True)
-    render_sweep(staged, staged, ("csv", "md"))
+    render_sweep(staged, staged, FORMATS)
     write_json(staged / IMPORTED, _origin(index, []))
     move_folder(staged, folder)
 

@@ -53,13 +53,24 @@ def render_sweep(
     return summary
 
 
+def files_of(formats: Iterable[str]) -> list[str]:
+    """The names of all files that `render_sweep` may write in these formats."""
+    formats = tuple(formats)
+    return [FILES[name] for name in formats] + [STAGES] * ("md" in formats) + _of_some_sweeps(formats)
+
+
 def written(target: Path, formats: Iterable[str]) -> list[Path]:
     """What `render_sweep` has just written there, but for the stages."""
     formats = tuple(formats)
-    others = [target / name for format_name in formats for name in ABLATION_FILES.get(format_name, ())]
-    for files in (STATISTICS_FILES, PRICE_FILES):
-        others += [target / name for format_name, name in files.items() if format_name in formats]
+    others = [target / name for name in _of_some_sweeps(formats)]
     return [target / FILES[name] for name in formats] + [path for path in others if path.exists()]
+
+
+def _of_some_sweeps(formats: tuple[str, ...]) -> list[str]:
+    names = [name for format_name in formats for name in ABLATION_FILES.get(format_name, ())]
+    for files in (STATISTICS_FILES, PRICE_FILES):
+        names += [name for format_name, name in files.items() if format_name in formats]
+    return names
 
 
 def _rendered(name: str, summary: Summary, sections: Sections) -> bytes:
