@@ -60,3 +60,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def made(folder: Path) -> dict[str, bytes]:
+    """The tensors of every model that the store holds, by its name."""
+    return {path.parent.name: path.read_bytes() for path in (folder / "outputs" / "store").glob("*/tensors.safetensors")}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app_runner import SMALL, bench, rows, workplace
+from app_runner import SMALL, bench, made, rows, workplace
 from small_cells import settings_of
 
 from ntml_bench.app import runners
@@ -20,11 +20,6 @@ GRID = (
     "defense=none,ft,i_bau",
     "sweep=same",
 )
-
-
-def made(folder: Path) -> dict[str, bytes]:
-    """The tensors of every model that the store holds, by its name."""
-    return {path.parent.name: path.read_bytes() for path in (folder / "outputs" / "store").glob("*/tensors.safetensors")}
 
 
 @pytest.mark.slow

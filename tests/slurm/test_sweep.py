@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from app_runner import bench, rows
+from app_runner import bench, made, rows
 from cluster import Cluster
 from slurm_sweeps import ON_SLURM, SWEEP, WITNESS, jobs, started_beside, wait_for, witnessed
 
@@ -13,15 +13,20 @@ pytestmark = pytest.mark.slurm
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
-    """The table of the sweep without Slurm, with as many threads of torch as a job has."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the sweep was run without Slurm."""
     folder = tmp_path_factory.mktemp("threads")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("SLURM_CPUS_ON_NODE", "1")
         outcome = bench(*SWEEP)
         assert outcome.code == 0, outcome.errors
-        return rows("grid")
+    return folder
+
+
+def check_same(undisturbed: Path) -> None:
+    """The same table here as there, of models that are the same to the last byte."""
+    assert rows("grid") == rows("grid", undisturbed)
+    assert made(Path()) == made(undisturbed) != {}
 
 
 def backdoored_models() -> set[str]:
@@ -32,13 +37,13 @@ def backdoored_models() -> set[str]:
     return found
 
 
-def test_a_sweep_gives_the_table_of_one_process(cluster: Cluster, expected: list[dict[str, str]]) -> None:
+def test_a_sweep_gives_the_table_of_one_process(cluster: Cluster, undisturbed: Path) -> None:
     Path("witness.py").write_text(WITNESS)
     outcome = bench(*SWEEP, *ON_SLURM, "tracking=offline")
     sys.modules["wandb"].teardown()  # its service must not outlive the test: it would be taken for a part of the cluster
     assert outcome.code == 0, outcome.errors
     assert "Sweep grid: all 6 cells done." in outcome.output
-    assert rows("grid") == expected
+    check_same(undisturbed)
     trained = witnessed("trains")
     assert len(trained) == len(set(trained)) == 3  # two backdoored models and the clean one
     assert not backdoored_models() & set(witnessed("waits for"))
@@ -53,7 +58,7 @@ def test_a_sweep_gives_the_table_of_one_process(cluster: Cluster, expected: list
     assert cluster.next_job() == following
 
 
-def test_a_cancelled_job_and_a_dead_node_in_the_middle(cluster: Cluster, expected: list[dict[str, str]]) -> None:
+def test_a_cancelled_job_and_a_dead_node_in_the_middle(cluster: Cluster, undisturbed: Path) -> None:
     Path("witness.py").write_text(WITNESS)
     sweep = started_beside(*SWEEP, *ON_SLURM)
     try:
@@ -78,4 +83,4 @@ def test_a_cancelled_job_and_a_dead_node_in_the_middle(cluster: Cluster, expecte
     again = bench(*SWEEP, *ON_SLURM)
     assert again.code == 0, again.errors
     assert cluster.next_job() == following + 1
-    assert rows("grid") == expected
+    check_same(undisturbed)

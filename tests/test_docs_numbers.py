@@ -1,0 +1,40 @@
+"""The measured tables of README and docs are those of the kept records: whoever changes one must change the other."""
+
+from pathlib import Path
+
+
+from ntml_bench.records.cells import read_sweep
+from ntml_bench.records.summary import Block, Entry, Row, summarise
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def block_of(sweep: str) -> Block:
+    (block,) = summarise(read_sweep(ROOT / "outputs" / "reference" / sweep)).blocks
+    return block
+
+
+def pair(entry: Entry, *, deviation: bool = True) -> str:
+    """`ACC / ASR±deviation`, as the pages write it."""
+    accuracy, success = (entry.values[name] for name in ("clean_accuracy", "attack_success_rate"))
+    assert accuracy
+    assert success
+    spread = f"±{success.deviation:.1f}" if deviation and success.deviation is not None else ""
+    return f"{accuracy.mean:.1f} / {success.mean:.1f}{spread}"
+
+
+def line_of(row: Row, *, name: str | None = None) -> str:
+    cells = [name or row.heading, pair(row.floor, deviation=False), pair(row.undefended), *map(pair, row.defenses.values())]
+    return f"| {' | '.join(cells)} |"
+
+
+def digits_table() -> list[str]:
+    """The lines of the front page's table."""
+    block = block_of("digits_table")
+    head = ["attack", "floor", "none", *block.defenses]
+    lines = [f"| {' | '.join(head)} |", f"| --- |{' :---: |' * (len(head) - 1)}", *map(line_of, block.rows)]
+    return [*lines, line_of(block.average, name="*average*")] if block.average else lines
+
+
+def test_the_table_of_the_front_page_is_that_of_the_kept_records() -> None:
+    assert "\n".join(digits_table()) in (ROOT / "README.md").read_text()
