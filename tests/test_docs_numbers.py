@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-
 from ntml_bench.records.cells import read_sweep
 from ntml_bench.records.summary import Block, Entry, Row, summarise
 
