@@ -1,6 +1,7 @@
 """What several seeds say of the defenses: marks, intervals, ranks, and the files and figures that show them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from rich.console import Console
 from scipy import stats
 from seeded import ATTACKS, MEANS, seeded
 from table_records import entry, golden, metrics, record, write_sweep
+from tuned_records import tuned_settings
 
 from ntml_bench.records.cells import Cell, read_sweep
 from ntml_bench.records.rivals import rivals_of
 from ntml_bench.records.significance import rankings_of, significance_of
-from ntml_bench.records.significance_view import findings
+from ntml_bench.records.significance_view import findings, heading_of_ranking
 from ntml_bench.records.statistic import statistic
 from ntml_bench.records.summary import Summary, summarise
 from ntml_bench.report.figures import drawings
@@ -182,3 +184,27 @@ def test_the_diagram_has_every_defense_and_its_rank(tmp_path: Path) -> None:
     assert [path.name for path in found[0].write(tmp_path, pdf=True)] == ["ranks-der.png", "ranks-der.pdf"]
     few = report_of_folder(write_sweep(tmp_path, "few", *golden()), looked_into=False)
     assert not [drawing for drawing in drawings(few) if drawing.kind == "ranks"]
+
+
+def test_defenses_at_several_prices_are_ranked_within_each(tmp_path: Path) -> None:
+    plain, records = seeded(range(3))
+    cells, done = [], []
+    for price in (1.0, 5.0):
+        for cell, found in zip(plain, records, strict=True):
+            if cell["defense"] != "none":
+                priced = entry(cell["attack"], cell["defense"], cell["seed"], settings={"defense": tuned_settings(price)})
+                cells.append(priced)
+                done.append({**found, **priced})
+    undefended = [(cell, found) for cell, found in zip(plain, records, strict=True) if cell["defense"] == "none"]
+    summary = summary_of(tmp_path, cells + [cell for cell, _ in undefended], done + [found for _, found in undefended])
+    (block,) = summary.blocks
+    alone = summary_of(tmp_path / "alone", plain, records)
+    expected = rankings_of(alone.blocks[0], alone.cells)
+    found = rankings_of(block, summary.cells)
+    assert [(ranking.metric, ranking.price) for ranking in found] == [
+        (ranking.metric, price) for price in ("1", "5") for ranking in expected
+    ]
+    # The same numbers at both prices: each has the ranks of one alone, under the names without a price.
+    assert [replace(ranking, price=None) for ranking in found] == [*expected, *expected]
+    assert heading_of_ranking(found[0]) == "Ranks by DER at a price of 1 point over 12 (attack, seed) blocks"
+    assert "at a price of 5 points" in heading_of_ranking(found[-1])

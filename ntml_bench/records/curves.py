@@ -99,10 +99,18 @@ def attacked(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
 
 def unpriced(label: str) -> str:
     """The label of a defense without the price that tells it from itself at another."""
-    name = option_of(label)
-    inside = label[len(name) :].strip().removeprefix("(").removesuffix(")")
-    kept = [text for text in inside.split(", ") if text and not text.startswith(PRICE)]
-    return f"{name} ({', '.join(kept)})" if kept else name
+    kept = [text for text in _inside(label) if not text.startswith(PRICE)]
+    return f"{option_of(label)} ({', '.join(kept)})" if kept else option_of(label)
+
+
+def price_of(label: str) -> str | None:
+    """The price that a label names, as text; None for one that names none, as in a sweep of a single price."""
+    return next((text.removeprefix(PRICE) for text in _inside(label) if text.startswith(PRICE)), None)
+
+
+def _inside(label: str) -> list[str]:
+    text = label[len(option_of(label)) :].strip().removeprefix("(").removesuffix(")")
+    return [part for part in text.split(", ") if part]
 
 
 def after_of(run: Run, value: Value | None) -> Metrics:

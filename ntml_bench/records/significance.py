@@ -2,7 +2,7 @@
 
 Blocks of the ranks are (attack, seed): Demšar's data sets (JMLR 7 (2006), section 3). The seeds of one attack are repetitions
 and not new attacks, so that the tests speak of these attacks only; `over_attacks` ranks the means over seeds, an attack a
-block, which is the stricter question.
+block, which is the stricter question. Defenses that were tuned at several prices are ranked within each price.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntml_bench.records.cells import Cell
+from ntml_bench.records.curves import price_of, unpriced
 from ntml_bench.records.labels import option_of
 from ntml_bench.records.scatter import repeated
 from ntml_bench.records.statistic import Statistic
@@ -35,7 +36,7 @@ RANKED = {"defense_effectiveness_rating": 1, "attack_success_rate": -1}
 
 @dataclass(frozen=True)
 class Ranking:
-    """The defenses in the order of the table, by one metric.
+    """The defenses in the order of the table, by one metric; those of one `price`, where there are several (else None).
 
     `p_values`: of each against the one of the best mean rank, Wilcoxon's, adjusted by Holm; that one has none.
     `left_out`: blocks that lack a defense. `groups`: indices of defenses whose mean ranks lie within `critical_difference`
@@ -43,6 +44,7 @@ class Ranking:
     """
 
     metric: str
+    price: str | None
     defenses: tuple[str, ...]
     mean_ranks: tuple[float, ...]
     best: str
@@ -82,8 +84,17 @@ def significance_of(summary: Summary) -> list[Significance]:
 
 def rankings_of(block: Block, cells: Sequence[Cell]) -> tuple[Ranking, ...]:
     """Of `cells`, which are the block's; nothing without seeds enough, or fewer than three complete blocks."""
-    found = (_ranking(metric, sign, block, _attacked(cells)) for metric, sign in RANKED.items() if repeated(block))
+    if not repeated(block):
+        return ()
+    found = (
+        _ranking(metric, sign, price, block, _attacked(cells)) for price in _prices(block) for metric, sign in RANKED.items()
+    )
     return tuple(ranking for ranking in found if ranking)
+
+
+def _prices(block: Block) -> list[str | None]:
+    prices = dict.fromkeys(price for defense in block.defenses if (price := price_of(defense)) is not None)
+    return sorted(prices, key=float) if len(prices) > 1 else [None]
 
 
 def _of_block(block: Block, cells: Sequence[Cell]) -> Significance:
@@ -94,27 +105,31 @@ def _attacked(cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in cells if cell.state == "done" and option_of(cell.attack) != NONE]
 
 
-def _ranking(metric: str, sign: int, block: Block, cells: Sequence[Cell]) -> Ranking | None:
+def _ranking(metric: str, sign: int, price: str | None, block: Block, cells: Sequence[Cell]) -> Ranking | None:
     attacks = [row.attack for row in block.rows if option_of(row.attack) != NONE]
+    # What has no strengths has no price, and stands beside the others at each.
+    columns = [name for name in block.defenses if price is None or price_of(name) in (None, price)]
+    defenses = columns if price is None else [unpriced(name) for name in columns]
     numbers = {(cell.attack, cell.seed, cell.defense): number_of(cell, metric) for cell in cells}
     places = [(attack, seed) for attack in attacks for seed in block.seeds]
-    rows = [[numbers.get((*place, defense)) for defense in block.defenses] for place in places]
+    rows = [[numbers.get((*place, name)) for name in columns] for place in places]
     complete = [index for index, row in enumerate(rows) if None not in row]
-    if len(complete) < FEWEST or len(block.defenses) < 2:
+    if len(complete) < FEWEST or len(defenses) < 2:
         return None
     scores = sign * np.array([rows[index] for index in complete], float)
     mean_ranks = block_ranks(scores).mean(0)
     best = int(mean_ranks.argmin())
-    others = [index for index in range(len(block.defenses)) if index != best]
+    others = [index for index in range(len(defenses)) if index != best]
     p_values = holm([wilcoxon(scores[:, best], scores[:, index]) for index in others])
-    several = len(block.defenses) >= FEWEST_METHODS
-    difference = critical_difference(len(complete), len(block.defenses)) if several else None
+    several = len(defenses) >= FEWEST_METHODS
+    difference = critical_difference(len(complete), len(defenses)) if several else None
     return Ranking(
         metric=metric,
-        defenses=block.defenses,
+        price=price,
+        defenses=tuple(defenses),
         mean_ranks=tuple(map(float, mean_ranks)),
-        best=block.defenses[best],
-        p_values={block.defenses[index]: p for index, p in zip(others, p_values, strict=True)},
+        best=defenses[best],
+        p_values={defenses[index]: p for index, p in zip(others, p_values, strict=True)},
         blocks=len(complete),
         left_out=len(places) - len(complete),
         friedman=friedman(scores) if several else None,

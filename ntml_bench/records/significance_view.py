@@ -22,9 +22,14 @@ ABOUT_AVERAGES = (
 
 
 def heading_of_ranking(ranking: Ranking) -> str:
-    """`Ranks by DER: 30 (attack, seed) blocks (2 incomplete ones left out)`."""
+    """`Ranks by DER at a price of 2 points over 30 (attack, seed) blocks, 2 incomplete left out`."""
     left_out = f", {ranking.left_out} incomplete left out" if ranking.left_out else ""
-    return f"Ranks by {SHORT[ranking.metric]} over {ranking.blocks} (attack, seed) blocks{left_out}"
+    return f"Ranks by {SHORT[ranking.metric]}{at_price(ranking)} over {ranking.blocks} (attack, seed) blocks{left_out}"
+
+
+def at_price(ranking: Ranking) -> str:
+    """Which of several prices it is of; nothing where there is one."""
+    return "" if ranking.price is None else f" at a price of {ranking.price} point{'s' * (float(ranking.price) != 1)}"
 
 
 def findings(ranking: Ranking) -> list[str]:

@@ -12,7 +12,7 @@ from ntml_bench.figures.canvas import SINGLE, SIZE, SMALL, Canvas
 from ntml_bench.figures.colours import ACCENT, INK, QUIET
 from ntml_bench.figures.text import shortened
 from ntml_bench.records.significance import Ranking, rankings_of
-from ntml_bench.records.significance_view import findings, heading_of_ranking, ranked_rows
+from ntml_bench.records.significance_view import at_price, findings, heading_of_ranking, ranked_rows
 from ntml_bench.records.view import SHORT
 from ntml_bench.report.figures.drawing import Drawing
 from ntml_bench.report.figures.places import Place
@@ -25,7 +25,7 @@ TICK = 0.05
 
 
 def rankings(place: Place) -> Iterator[Drawing]:
-    """A figure a metric that defenses are ranked by; none of fewer than three seeds or defenses."""
+    """A figure a metric (and price, of several) that defenses are ranked by; none of fewer than three seeds or defenses."""
     block = place.block
     for ranking in rankings_of(block, [entry.cell for entry in place.cells]):
         if ranking.critical_difference is None:
@@ -33,11 +33,11 @@ def rankings(place: Place) -> Iterator[Drawing]:
         short = SHORT[ranking.metric]
         rows = ", ".join(f"{name} {rank}" for name, rank, _ in ranked_rows(ranking))
         yield Drawing(
-            name=place.new_name("ranks", short.lower()),
+            name=place.new_name("ranks", short.lower(), *([f"price_{ranking.price}"] if ranking.price else [])),
             kind="ranks",
             dataset=block.dataset,
             model=block.model,
-            title=f"Mean ranks of the defenses by {short}{place.where}",
+            title=f"Mean ranks of the defenses by {short}{at_price(ranking)}{place.where}",
             alt=f"{heading_of_ranking(ranking)}: {rows}. {' '.join(findings(ranking))}",
             draw=lambda ranking=ranking, difference=ranking.critical_difference: _figure(ranking, difference),
         )
@@ -53,7 +53,9 @@ def _figure(ranking: Ranking, difference: float) -> Figure:
     def at(rank: float) -> float:
         return SIDE + (rank - 1) / (count - 1) * (SINGLE - 2 * SIDE)
 
-    canvas.head(0.13, f"Mean rank by {SHORT[ranking.metric]}", f"{ranking.blocks} (attack, seed) blocks; 1 is best")
+    canvas.head(
+        0.13, f"Mean rank by {SHORT[ranking.metric]}{at_price(ranking)}", f"{ranking.blocks} (attack, seed) blocks; 1 is best"
+    )
     # A difference wider than the line of ranks ends with it: then nothing differs.
     reach = at(min(1 + difference, count))
     sheet.plot([at(1), at(1), reach, reach], [0.36 + TICK, 0.36, 0.36, 0.36 + TICK], color=QUIET, linewidth=0.8)
