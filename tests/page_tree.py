@@ -1,8 +1,10 @@
 """A page as a tree of elements, from the standard library's parser, to be asked what it says."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from itertools import pairwise
 
 VOID = ("meta", "img", "input", "br", "wbr", "link", "hr")
 
@@ -93,3 +95,40 @@ def parse(page: str) -> Element:
     parser.close()
     assert len(parser.open) == 1, f"<{parser.open[-1].tag}> is not closed"
     return parser.open[0]
+
+
+def check_soundness(page: Element) -> None:
+    """What holds for every page."""
+    elements = page.all()
+    ids = [element["id"] for element in elements if "id" in element.attributes]
+    assert len(set(ids)) == len(ids)
+    for element in elements:
+        assert not [name for name in element.attributes if name.startswith("on")]
+        for name in ("src", "href", "xlink:href", "data", "action", "poster", "srcset"):
+            target = element.get(name)
+            assert not re.match(r"(?i)\s*(https?:|//|javascript:|file:)", target)
+            assert name in ("href",) or not target or target.startswith("data:image/png;base64,")
+            if name == "href" and target.startswith("#"):
+                assert target[1:] in ids
+        assert element.get("popovertarget") in ("", *ids)
+        for reference in (*element.get("aria-labelledby").split(), *element.get("aria-describedby").split()):
+            assert reference in ids
+    for image in page.all("img"):
+        assert image.get("alt").strip()
+    for drawing in page.all("svg"):
+        named = [element.text for element in drawing.all() if element.get("id") in drawing.get("aria-labelledby").split()]
+        assert drawing.get("role") == "img"
+        assert any(named)
+    levels = [int(element.tag[1]) for element in elements if re.fullmatch("h[1-6]", element.tag)]
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert [element.tag for element in elements if element.tag in ("link", "iframe", "object", "embed", "base", "form")] in (
+        [],
+        ["form"],
+    )
+    (policy,) = [element["content"] for element in page.all("meta") if element.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert "script-src 'sha256-" in policy
+    assert len(page.all("script")) == len(page.all("style")) == 1
+    assert not re.search(r"@import|url\(", page.one("style").raw)

@@ -43,6 +43,7 @@ def table_sweep(
     unfinished: Mapping[tuple[str, str, int], str | None] | None = None,
     extra: Mapping[str, Any] | None = None,
     place: tuple[str, str] = ("digit_scenes", "resnet_tiny"),
+    name: str = "table",
 ) -> Path:
     """Numbers that are all different; `unfinished`: cells with the error that they ended in, None where they are missing."""
     cells, records = [], []
@@ -66,7 +67,7 @@ def table_sweep(
                     done = record(cell, after, before, metrics(96.5 - row / 2, 1.25 + row, 80.5 - row))
                     environment = {"python": "3.11.7", "device": "cpu", "finished": f"2026-01-0{seed + 1}T00:00:00+00:00"}
                     records.append({**done, "environment": {**environment, "packages": {"torch": "2.15.0"}}, **(extra or {})})
-    return write_sweep(outputs, "table", cells, records)
+    return write_sweep(outputs, name, cells, records)
 
 
 def report_of(

@@ -3,17 +3,15 @@
 import csv
 import dataclasses
 import json
-import re
 from base64 import b64decode
 from io import BytesIO
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from page_tree import Element, parse
+from page_tree import Element, check_soundness, parse
 from PIL import Image
 from report_pages import ATTACKS, DEFENSES, NASTY, gallery, report_of, sketches, table_sweep
 
@@ -25,7 +23,7 @@ from ntml_bench.report.data import Report
 from ntml_bench.report.figures import drawings
 from ntml_bench.report.heat import STEPS, Scale
 from ntml_bench.report.images import shown_galleries
-from ntml_bench.report.page import render_gallery, render_report
+from ntml_bench.report.page import breakable, render_gallery, render_report
 from ntml_bench.report.records import narrow_json
 from ntml_bench.report.write import record_links
 
@@ -197,43 +195,6 @@ def test_a_higher_number_is_never_paler(low: float, span: float, values: list[fl
     assert (scale.step(low), scale.step(low + span)) == (0, STEPS)
 
 
-def check_soundness(page: Element) -> None:
-    """What holds for every page."""
-    elements = page.all()
-    ids = [element["id"] for element in elements if "id" in element.attributes]
-    assert len(set(ids)) == len(ids)
-    for element in elements:
-        assert not [name for name in element.attributes if name.startswith("on")]
-        for name in ("src", "href", "xlink:href", "data", "action", "poster", "srcset"):
-            target = element.get(name)
-            assert not re.match(r"(?i)\s*(https?:|//|javascript:|file:)", target)
-            assert name in ("href",) or not target or target.startswith("data:image/png;base64,")
-            if name == "href" and target.startswith("#"):
-                assert target[1:] in ids
-        assert element.get("popovertarget") in ("", *ids)
-        for reference in (*element.get("aria-labelledby").split(), *element.get("aria-describedby").split()):
-            assert reference in ids
-    for image in page.all("img"):
-        assert image.get("alt").strip()
-    for drawing in page.all("svg"):
-        named = [element.text for element in drawing.all() if element.get("id") in drawing.get("aria-labelledby").split()]
-        assert drawing.get("role") == "img"
-        assert any(named)
-    levels = [int(element.tag[1]) for element in elements if re.fullmatch("h[1-6]", element.tag)]
-    assert levels.count(1) == 1
-    assert levels[0] == 1
-    assert all(after <= before + 1 for before, after in pairwise(levels))
-    assert [element.tag for element in elements if element.tag in ("link", "iframe", "object", "embed", "base", "form")] in (
-        [],
-        ["form"],
-    )
-    (policy,) = [element["content"] for element in page.all("meta") if element.get("http-equiv") == "Content-Security-Policy"]
-    assert policy.startswith("default-src 'none'; img-src data:;")
-    assert "script-src 'sha256-" in policy
-    assert len(page.all("script")) == len(page.all("style")) == 1
-    assert not re.search(r"@import|url\(", page.one("style").raw)
-
-
 def nasty(report: Report, word: str = NASTY) -> Report:
     """The same report with that word in every label, every name and the command."""
     cells = tuple(
@@ -340,6 +301,20 @@ def test_what_was_written_down_of_the_making_is_shown(tmp_path: Path) -> None:
     assert lines["training of the attacked models"] == "12.0 s"
     assert "Family of values: small." in made.text
     assert "nt_ml is a reconstruction" in made.text
+
+
+def test_lists_of_a_machine_are_words(tmp_path: Path) -> None:
+    environment = {"device": "cpu", "cpu_instructions": ["avx2", "fma3"], "cpu_limits": {}, "variables": {"A": 1, "B": "x"}}
+    folder = table_sweep(tmp_path, attacks=("sig",), defenses=("none", "ft"), extra={"environment": environment})
+    made = page_of(report_of(folder)).one("section", id="made")
+    lines = {line.one("dt").text: line.one("dd").text for line in made.all("div") if len(line.all("dt")) == 1}
+    told = {name: lines[name] for name in ("cpu instructions", "cpu limits", "variables")}
+    assert told == {"cpu instructions": "avx2, fma3", "cpu limits": "none", "variables": "A=1, B=x"}
+
+
+def test_labels_break_at_dots_but_not_within_a_number() -> None:
+    assert breakable("a_b=0.01") == "a_<wbr>b=<wbr>0.01"
+    assert breakable("dataset.holdout") == "dataset.<wbr>holdout"
 
 
 def test_the_summary_of_a_page_counts_the_sweep(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from ntml_bench.records.labels import Labels, label_cells
 from ntml_bench.records.manifest import MANIFEST, SweepFolder
 from ntml_bench.records.numbers import NO_METRICS, Metrics, read_count, read_metrics, read_number
 from ntml_bench.records.targets import Target
+from ntml_bench.records.told import check_told
 from ntml_bench.records.tuned import Choice, read_choice
 
 State = Literal["done", "running", "failed", "missing"]
@@ -125,6 +126,7 @@ def _done(record: Mapping[str, Any], place: dict[str, Any], needs: tuple[str, ..
     recorded = record.get("needs") or needs
     if not all(isinstance(need, str) for need in recorded):
         raise ValueError(f"its needs are {recorded!r:.80}")
+    check_told(record)
     return Cell(
         **place,
         needs=tuple(recorded),

@@ -110,15 +110,24 @@ def _common(tables: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 def _word(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list | dict):
+        words = value if isinstance(value, list) else [f"{key}={item}" for key, item in value.items()]
+        return ", ".join(map(str, words)) or "none"
     return UNKNOWN if value is None else str(value)
 
 
 def _moment(text: str) -> str:
     """A moment as records have it, to the minute; what is none as it stands."""
+    found = moment_of(text)
+    return text if found is None else f"{found:%Y-%m-%d %H:%M} UTC"
+
+
+def moment_of(text: str) -> datetime | None:
+    """A moment as records have it, in UTC; None for what is none."""
     try:
-        return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    except ValueError:
-        return text
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _times(report: Report) -> Pairs:

@@ -1,4 +1,5 @@
-"""`ntml-report`: a page that shows a sweep (its table, its attacks, what each defense did), or one attack without training."""
+"""`ntml-report`: a page that shows a sweep (its table, its attacks, what each defense did), one attack without training, or a
+site of all kept tables."""
 
 import argparse
 import sys
@@ -17,7 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; 0 when written (for an unfinished sweep too), 2 for a user's mistake."""
     options = _parser().parse_intermixed_args(arguments)
     try:
-        lines = _gallery(options) if options.attack or options.dataset else _report(options)
+        make = _site if options.site else _gallery if options.attack or options.dataset else _report
+        lines = make(options)
     except UserError as error:
         print(f"ntml-report: {error}", file=sys.stderr)
         return 2
@@ -45,6 +47,20 @@ def _report(options: argparse.Namespace) -> list[str]:
     return [str(page), *(f"{place}: {count} files" for place, count in Counter(path.parent for path in figures).items())]
 
 
+def _site(options: argparse.Namespace) -> list[str]:
+    for name in ("attack", "dataset", "against", "config_dir", "pdf"):
+        if getattr(options, name):
+            raise UserError(f"--{name.replace('_', '-')} does not go with --site, which is made of tables and their pages")
+    from ntml_bench.report.read import REFERENCE
+    from ntml_bench.report.site.write import write_site
+
+    folders = [Path(name) for name in options.what] or [options.outputs / "reference"]
+    written = write_site(folders, options.to or options.outputs / "site", options.reference or REFERENCE)
+    for one in written.left_out:
+        print(f"ntml-report: {one.folder} is left out: {one.reason}", file=sys.stderr)
+    return [str(written.index), f"{written.pages[0].parent}: {len(written.pages)} files"]
+
+
 def _gallery(options: argparse.Namespace) -> list[str]:
     if not (options.attack and options.dataset):
         raise UserError(
@@ -66,18 +82,26 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ntml-report",
         description=__doc__,
-        usage="%(prog)s [options] SWEEP\n       %(prog)s [options] --attack NAME --dataset NAME [SETTING=VALUE ...]",
+        usage="%(prog)s [options] SWEEP\n       %(prog)s [options] --attack NAME --dataset NAME [SETTING=VALUE ...]\n"
+        "       %(prog)s [options] --site [FOLDER ...]",
     )
     parser.add_argument(
         "what",
         nargs="*",
         metavar="SWEEP",
         help="name of a sweep (a folder in OUTPUTS/sweeps or OUTPUTS/reference), or any folder with a manifest;"
-        " with --attack: settings, as ntml-bench takes them",
+        " with --attack: settings, as ntml-bench takes them; with --site: folders of kept tables, or tables themselves"
+        " (default: OUTPUTS/reference)",
     )
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="where runs were written (default: outputs)")
     parser.add_argument(
-        "--to", type=Path, metavar="DIR", help="folder for the files (default: OUTPUTS/tables/NAME, OUTPUTS/gallery)"
+        "--to",
+        type=Path,
+        metavar="DIR",
+        help="folder for the files (default: OUTPUTS/tables/NAME, OUTPUTS/gallery, OUTPUTS/site)",
+    )
+    parser.add_argument(
+        "--site", action="store_true", help="write an index page over all kept tables, to sort, and the report of each"
     )
     parser.add_argument("--pdf", action="store_true", help="write the figures as PDF too, beside PNG")
     parser.add_argument("--attack", metavar="NAME", help="show this attack alone, without training")

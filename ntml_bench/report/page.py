@@ -36,15 +36,20 @@ TEMPLATES = Path(__file__).parent / "templates"
 BEST = "★"
 
 
-def render_report(report: Report, drawings: Iterable[Drawing] = (), links: Mapping[str, str] | None = None) -> str:
-    """The whole page. `links`: where a cell's record file is, by the cell's key, seen from the page."""
+def render_report(
+    report: Report, drawings: Iterable[Drawing] = (), links: Mapping[str, str] | None = None, home: str = ""
+) -> str:
+    """The whole page. `links`: where a cell's record file is, by the cell's key; `home`: the index that the page belongs to;
+    both seen from the page.
+    """
     summary, comparison = report.summary, report.comparison
     grids = grids_of(report)
     said = reconstructions(summary)
     drawn = tuple(drawings)
     seen = stations_of(drawn, grids, summary.blocks)
-    return _render(
+    return render(
         "report.html",
+        home=home,
         summary=summary,
         status=status(summary).removeprefix(f"Sweep {summary.sweep}: "),
         counts=summary_counts(summary),
@@ -84,17 +89,15 @@ def _ranked(report: Report) -> list[tuple[str, list[str]]]:
 def render_gallery(gallery: Gallery) -> str:
     """A page with one gallery alone."""
     (shown,) = shown_galleries([gallery])
-    return _render("gallery.html", shown=shown)
+    return render("gallery.html", shown=shown)
 
 
-def _render(template: str, **values: Any) -> str:
+def render(template: str, *, home: str = "", **values: Any) -> str:
+    """A page of ours from a template, with our style sheet and script. `home`: the index that it belongs to."""
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8") + _colour_rules() + step_rules()
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    return (
-        _environment()
-        .get_template(template)
-        .render(style=Markup(style), script=Markup(script), policy=_policy(style, script), version=__version__, **values)
-    )
+    shared = {"style": Markup(style), "script": Markup(script), "policy": _policy(style, script), "version": __version__}
+    return _environment().get_template(template).render(**shared, home=home, **values)
 
 
 def _colour_rules() -> str:
@@ -121,12 +124,12 @@ def _environment() -> Environment:
     )
     environment.filters["record_id"] = record_id
     environment.filters["capitalised"] = lambda text: text[:1].upper() + text[1:]
-    environment.filters["breakable"] = _breakable
+    environment.filters["breakable"] = breakable
     # In an element's text, quotes may stand as they are; JSON is full of them.
     environment.filters["text"] = lambda text: Markup(escape(text, quote=False))
     return environment
 
 
-def _breakable(text: str) -> Markup:
-    """A label that may go on in the next line after an underscore, a dot or an equals sign."""
-    return Markup(re.sub(r"([_.=])", r"\1<wbr>", escape(text, quote=False)))
+def breakable(text: str) -> Markup:
+    """A label that may go on in the next line after an underscore, an equals sign, or a dot that is no number's."""
+    return Markup(re.sub(r"([_=]|\.(?!\d))", r"\1<wbr>", escape(text, quote=False)))

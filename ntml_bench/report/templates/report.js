@@ -17,7 +17,8 @@ function setUpTheme(button) {
   show();
 }
 
-const shownMetric = () => document.querySelector("input[name=metric]:checked").value;
+// Of the metrics that the page can be switched between; a page without a switch shows all of its numbers.
+const shownMetric = () => document.querySelector("input[name=metric]:checked")?.value;
 
 function setUpSorting(table) {
   const body = table.tBodies[0];
@@ -25,9 +26,12 @@ function setUpSorting(table) {
   const heads = [...table.tHead.rows[0].cells];
   let sorted = null; // {column, direction}
 
+  const isText = (column) => heads[column].dataset.sort === "text";
   const valueOf = (row, column) => {
-    if (column === 0) return row.cells[0].textContent;
-    const text = row.cells[column].querySelector(`.${shownMetric()} data`)?.value ?? "";
+    const cell = row.cells[column];
+    if (isText(column)) return cell.textContent.trim();
+    const metric = shownMetric();
+    const text = cell.querySelector(metric ? `.${metric} data` : "data")?.value ?? "";
     return text === "" ? null : Number(text);
   };
   const compare = (one, other) => {
@@ -43,7 +47,7 @@ function setUpSorting(table) {
   };
   // Names go from a to z first, numbers from the highest; the third time is the order of the sweep again.
   const next = (column) => {
-    const directions = column === 0 ? ["ascending", "descending"] : ["descending", "ascending"];
+    const directions = isText(column) ? ["ascending", "descending"] : ["descending", "ascending"];
     if (sorted?.column !== column) return { column, direction: directions[0] };
     return sorted.direction === directions[0] ? { column, direction: directions[1] } : null;
   };
@@ -188,9 +192,7 @@ function setUpLinks(selectFigure) {
 }
 
 setUpTheme(document.getElementById("dark"));
-if (document.getElementById("results")) {
-  document.querySelectorAll("table.heat").forEach(setUpSorting);
-  setUpDetails();
-  const seen = document.getElementById("seen");
-  setUpLinks(seen?.querySelector(".chooser") && setUpChooser(seen));
-}
+document.querySelectorAll("table:has(.sort)").forEach(setUpSorting);
+setUpDetails();
+const seen = document.getElementById("seen");
+setUpLinks(seen?.querySelector(".chooser") && setUpChooser(seen));

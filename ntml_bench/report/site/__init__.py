@@ -1,0 +1,1 @@
+"""The site: an index over the kept tables of some folders, and the report of each."""
