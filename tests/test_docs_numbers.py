@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ntml_bench.records.cells import read_sweep
+from ntml_bench.records.curves import unpriced
 from ntml_bench.records.summary import Block, Entry, Row, summarise
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,3 +38,20 @@ def digits_table() -> list[str]:
 
 def test_the_table_of_the_front_page_is_that_of_the_kept_records() -> None:
     assert "\n".join(digits_table()) in (ROOT / "README.md").read_text()
+
+
+def price_table() -> list[str]:
+    """The lines of the averages at each price."""
+    average = block_of("price_table").average
+    assert average
+    entries = average.defenses
+    rows = [
+        [name, *(pair(entries[f"{name} (price={price})"]) for price in ("1", "2", "5"))]
+        for name in dict.fromkeys(map(unpriced, entries))
+    ]
+    head = ["| | at a price of 1 | 2 | 5 |", "| --- | :---: | :---: | :---: |"]
+    return [*head, f"| undefended | {pair(average.undefended)} | | |", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def test_the_averages_at_each_price_are_those_of_the_kept_records() -> None:
+    assert "\n".join(price_table()) in (ROOT / "docs" / "results.md").read_text()
