@@ -28,12 +28,10 @@ __all__ = ["workplace"]
 
 FILES = sorted((CONF.parent / "sweeps").glob("*.yaml"))
 SWEEPS = [path.stem for path in FILES if not is_of_wandb(path)]
-SPECIALISED = sorted(
-    path
-    for folder in ("dataset", "presets")
-    for group in ("attack", "defense")
-    for path in (CONF / f"{folder}_{group}").glob("*.yaml")
-)
+# What a data set or a family says of an option of another group: GROUP/NAME/OTHER/OPTION.yaml.
+OF_OTHERS = sorted(CONF.glob("*/*/*/*.yaml"))
+PLACES = {("dataset", "attack"), ("dataset", "defense"), ("presets", "attack"), ("presets", "defense"), ("presets", "dataset")}
+SPECIALISED = [path for path in OF_OTHERS if path.parent.name in ("attack", "defense")]
 
 
 def composed(name: str, overrides: list[str]) -> DictConfig:
@@ -80,11 +78,9 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", SPECIALISED, ids=lambda path: path.stem)
 def test_values_for_a_data_set_or_a_family_reach_the_method(path: Path) -> None:
-    kind, group = path.parent.name.split("_")
-    chosen = [name for name in ("digit_scenes", "gtsrb", "backdoorbench", "small") if path.stem.startswith(f"{name}_")]
-    assert len(chosen) == 1
-    method = path.stem.removeprefix(f"{chosen[0]}_")
-    config = OmegaConf.to_container(composed("config", [f"{kind}={chosen[0]}", f"{group}={method}"]))
+    kind, chosen, group = path.relative_to(CONF).parts[:3]
+    method = path.stem
+    config = OmegaConf.to_container(composed("config", [f"{kind}={chosen}", f"{group}={method}"]))
     assert isinstance(config, dict)
     written = flat(OmegaConf.to_container(OmegaConf.load(path)))
     found = flat(config[group])
@@ -93,6 +89,16 @@ def test_values_for_a_data_set_or_a_family_reach_the_method(path: Path) -> None:
     # None of them is what the method has anyway.
     plain = flat(OmegaConf.to_container(OmegaConf.load(CONF / group / f"{method}.yaml")))
     assert [key for key, value in written.items() if plain[key] == value] == []
+
+
+def test_no_file_says_something_of_what_there_is_not() -> None:
+    for path in OF_OTHERS:
+        kind, chosen, group = path.relative_to(CONF).parts[:3]
+        assert (kind, group) in PLACES, f"{path} is never read"
+        assert (CONF / kind / f"{chosen}.yaml").exists(), f"{path} is never read"
+        assert (CONF / group / path.name).exists(), f"{path} is never read"
+    assert OF_OTHERS
+    assert sorted(CONF.rglob("*.yaml")) == sorted([CONF / "config.yaml", *CONF.glob("*/*.yaml"), *OF_OTHERS])
 
 
 VARIANTS = sorted(path for path in (CONF / "variant").glob("*.yaml") if path.stem != "none")

@@ -42,7 +42,7 @@ def test_each_value_of_a_data_set_or_a_family_is_named(folder: str, overrides: s
         expected = {
             group: {folder: keys}
             for group, name in (("attack", attack), ("defense", defense))
-            if (keys := keys_of(CONF / f"{folder}_{group}" / f"{beginning}_{name}.yaml"))
+            if (keys := keys_of(CONF / folder / beginning / group / f"{name}.yaml"))
         }
         assert fitted(overrides, *other, f"attack={attack}", f"defense={defense}") == expected
 
@@ -61,9 +61,9 @@ def test_what_was_typed_is_nobody_elses_and_the_family_has_the_last_word() -> No
 
 
 def test_a_users_own_file_counts_and_what_it_repeats_does_not(tmp_path: Path) -> None:
-    (tmp_path / "dataset_attack").mkdir()
-    content = "# @package _global_\nattack:\n  trigger_size: 3\n  margin: 2\n"
-    (tmp_path / "dataset_attack" / "cifar10_badnets.yaml").write_text(content)
+    path = tmp_path / "dataset" / "cifar10" / "attack" / "badnets.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("trigger_size: 3\nmargin: 2\n")
     searched = f"hydra.searchpath=['file://{tmp_path}']"
     assert fitted(searched, "dataset=cifar10", "attack=badnets", "defense=none") == {"attack": {"dataset": ["margin"]}}
 

@@ -71,16 +71,21 @@ def test_an_own_option_is_called_by_its_file(text: str, tmp_path: Path) -> None:
 
 
 def test_values_of_a_data_set_do_not_name_another_method(tmp_path: Path) -> None:
-    write(tmp_path, "dataset_attack/digits_badnets", "# @package attack\nname: none\n")
+    write(tmp_path, "dataset/digits/attack/badnets", "name: none\n")
     with pytest.raises(UserError, match=r"attack\.name is 'none'"):
         settings_of("dataset=digits", folder=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["defense/ft", "dataset_attack/digit_scenes_badnets", "training/one_cycle"])
+@pytest.mark.parametrize("name", ["defense/ft", "dataset/digit_scenes/attack/badnets", "training/one_cycle"])
 def test_an_own_file_that_would_never_be_read_is_refused(name: str, tmp_path: Path) -> None:
     write(tmp_path, name, (CONF / f"{name}.yaml").read_text())
     settings_of("defense=ft", folder=tmp_path)
     write(tmp_path, name, (CONF / f"{name}.yaml").read_text() + "# another\n")
-    group, option = name.split("/")
-    with pytest.raises(UserError, match=rf"{name}\.yaml is never read, because {group}={option} comes with ntml-bench"):
+    group, _, option = name.partition("/")
+    choice = f"dataset@attack={option}" if group == "dataset" else name.replace("/", "=")
+    with pytest.raises(UserError, match=rf"{name}\.yaml is never read, because {choice} comes with ntml-bench") as refused:
         settings_of("defense=ft", folder=tmp_path)
+    # Under the name that it is told to use the file is read.
+    other = str(refused.value).rpartition(" ")[2]
+    (tmp_path / f"{name}.yaml").rename((tmp_path / name).with_name(f"{other.rpartition('=')[2].rpartition('/')[2]}.yaml"))
+    settings_of("defense=ft", other, folder=tmp_path)

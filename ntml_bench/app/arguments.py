@@ -112,7 +112,7 @@ def _unreadable(word: str) -> str:
     key, equals, _ = word.partition("=")
     if not equals:
         groups = [path.parent.name for path in sorted(config_folder("conf").glob(f"*/{_plain(word)}.yaml"))]
-        named = f" (did you mean {' or '.join(f'{group}={word}' for group in groups if '_' not in group)}?)" if groups else ""
+        named = f" (did you mean {' or '.join(f'{group}={word}' for group in groups)}?)" if groups else ""
         return f"{word!r} is no setting{named}; {SETTING}"
     value = word.removeprefix(f"{key}=")
     if value.startswith("~"):

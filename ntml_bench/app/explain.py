@@ -104,12 +104,11 @@ def _known_keys() -> list[str]:
     """Every setting of every option that comes with the package, dotted."""
     folder = config_folder("conf")
     keys = set()
-    for path in folder.rglob("*.yaml"):
-        parts = path.relative_to(folder).parts
-        anywhere = path.read_text().startswith("# @package _global_")
-        group = f"{parts[0]}." if len(parts) == 2 and "_" not in parts[0] and not anywhere else ""
-        if len(parts) == 1 or group or anywhere:
-            keys |= {group + key for key in _flat(OmegaConf.to_container(OmegaConf.load(path), resolve=False))}
+    for path in (folder / "config.yaml", *folder.glob("*/*.yaml")):
+        header = re.match(r"# @package (\S+)", path.read_text())
+        package = header[1] if header else path.relative_to(folder).parent.as_posix()
+        prefix = "" if package in ("_global_", ".") else f"{package}."
+        keys |= {prefix + key for key in _flat(OmegaConf.to_container(OmegaConf.load(path), resolve=False))}
     return sorted(keys)
 
 

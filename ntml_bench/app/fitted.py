@@ -1,6 +1,6 @@
 """Which settings of an attack and a defense are not their option's own, but those of a data set or of a family of values.
 
-The files of `conf/dataset_attack` and the like are composed over the option's. A table has to name what they changed, or
+The files of `conf/dataset/NAME/attack` and the like are composed over the option's. A table has to name what they changed, or
 "values of the publications" would be believed of a method that has others.
 """
 
@@ -32,8 +32,7 @@ def fitted_settings(config: DictConfig, choices: Mapping[str, Any], folders: Seq
         found = dict(_leaves(_plain(config.get(group))))
         setters: dict[str, str] = {}
         for setter in FITTED_BY:  # in the order in which they are composed
-            folder = f"{setter}_{group}"
-            for name, value in _leaves(_values(folders, folder, group, choices.get(folder))):
+            for name, value in _leaves(_values(folders, setter, group, choices.get(f"{setter}@{group}"))):
                 if found.get(name) == value != own.get(name):
                     setters[name] = setter
         for name, setter in setters.items():

@@ -26,21 +26,24 @@ def check_options(config: DictConfig, runtime: Any) -> None:
     for group, option in runtime.choices.items():
         if not isinstance(option, str) or group.startswith("hydra/"):
             continue
+        key = group
+        group, _, package = key.partition("@")  # dataset@attack: what the data set says of the attack
         found = [(folder / group / f"{option}.yaml", provider) for folder, provider in sources]
         found = [(path, provider) for path, provider in found if path.is_file()]
-        _check_hidden(group, option, found)
-        values = config.get(group)
+        _check_hidden(key, option, found)
+        values = None if package else config.get(group)
         if found and isinstance(values, DictConfig) and "name" in values and FREE.get(group) != option:
             name = cast(dict[str, Any], OmegaConf.to_container(values, resolve=False))["name"]
             _check_name(group, option, name, [folder for folder, _ in sources])
 
 
-def _check_hidden(group: str, option: str, found: Sequence[tuple[Path, str]]) -> None:
+def _check_hidden(key: str, option: str, found: Sequence[tuple[Path, str]]) -> None:
+    folder, slash, name = option.rpartition("/")
     for path, provider in found[1:]:
         if provider not in OWN and path.read_bytes() != found[0][0].read_bytes():
             raise UserError(
-                f"{path} is never read, because {group}={option} comes with ntml-bench; give the file another name: "
-                f"{group}=my_{option}"
+                f"{path} is never read, because {key}={option} comes with ntml-bench; give the file another name: "
+                f"{key}={folder}{slash}my_{name}"
             )
 
 
