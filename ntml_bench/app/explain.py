@@ -70,7 +70,7 @@ def refused_key(error: Exception) -> str | None:
 def unknown_setting(key: str) -> str:
     """What to say of a setting that none of the chosen options has."""
     known = _known_keys()
-    if key not in known:
+    if not any(f"{name}.".startswith(f"{key}.") for name in known):
         return f"unknown setting '{key}'.{_nearest(key, known)}"
     group = key.partition(".")[0]
     return f"the setting '{key}' is not one of the chosen {group}'s (in a sweep: of none of the chosen {group}s)"

@@ -21,6 +21,7 @@ from ntml_bench.app.explain import explain, refused_key
 from ntml_bench.app.hydra_settings import check_hydra
 from ntml_bench.app.options import check_options
 from ntml_bench.app.partial import left_to_the_cells
+from ntml_bench.app.where import asked_where, show_where
 from ntml_bench.errors import UserError
 
 
@@ -61,11 +62,12 @@ def _run(application: Callable[[], object]) -> None:
     """Hydra's application with the words of the command line as Hydra takes them."""
     refused: HydraException | None = None
     with as_typed() as (program, *words):
+        words, key = asked_where(words)
         words = checked(words)
         while True:
             sys.argv = [program, *words]
             try:
-                application()
+                application() if key is None else show_where(words, key)
                 return
             except HydraException as error:
                 if refused is not None and "requires --multirun" in str(error):
