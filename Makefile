@@ -13,7 +13,7 @@ AGAINST ?= outputs/reference/digits_table
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install table bench test test-faults test-slurm browser lint wheel clean
+.PHONY: help install table bench test test-faults test-slurm browser docs lint wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test-slurm: .venv/.developed ## start a Slurm of two nodes here and test on it (
 
 browser: ## install the browser that the report is tested in (root on Debian)
 	command -v chromium > /dev/null || { apt-get update -qq && apt-get install -qq --yes --no-install-recommends chromium fonts-dejavu-core; }
+
+docs: .venv/.installed ## write docs/methods.md from the methods' classes and YAML files
+	.venv/bin/python -m ntml_bench.catalogue
 
 lint: .venv/.developed ## ruff and pyright
 	.venv/bin/ruff check .

@@ -20,9 +20,14 @@ SCHEDULES = ("constant", "cosine", "half_cosine", "one_cycle")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """SGD over `epochs` passes. `schedule`: how the learning rate goes over all steps; `one_cycle` rises to it over the
-    first `warmup` share of the steps and falls to 0 after (cosine both ways); `cosine` falls from it to 0;
-    `half_cosine` goes the first half of that way (to half of the rate), as a training that ends early."""
+    """SGD over a number of passes.
+
+    `epochs`: the passes; `batch_size`: images of a step; `learning_rate`: the highest; `momentum`, `nesterov`, `weight_decay`:
+    as torch's SGD has them; `schedule`: how the learning rate goes over all steps: `one_cycle` rises to it over a first share
+    of the steps and falls to 0 after (cosine both ways), `cosine` falls from it to 0, `half_cosine` goes the first half of that
+    way (to half of the rate), as a training that ends early, `constant` stays; `warmup`: that first share, of `one_cycle`
+    alone.
+    """
 
     epochs: int = number(at_least=1)
     batch_size: int = number(at_least=1)
@@ -36,8 +41,8 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class SteppedRecipe(Recipe):
-    """A recipe that knows one schedule more: `step` keeps the learning rate over the first `full_rate` share of all steps
-    and goes on at a tenth of it. `full_rate` says nothing to the other schedules."""
+    """A recipe that knows one schedule more: `step` keeps the learning rate over a first share of all steps and goes on at a
+    tenth of it. `full_rate`: that share, of `step` alone."""
 
     schedule: str = one_of(*SCHEDULES, "step")
     full_rate: float = number(at_least=0, at_most=1)

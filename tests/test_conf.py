@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from dataclasses import asdict
-from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, cast
@@ -12,14 +11,10 @@ import pytest
 import yaml
 from app_runner import bench, workplace
 from builders import CONF
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
-from omegaconf import DictConfig, OmegaConf
+from composed import composed, settings_of, sweeps_are_found
+from omegaconf import OmegaConf
 
-from ntml_bench.app.composition import SweepsOnSearchPath, split_config
 from ntml_bench.app.explain import is_of_wandb
-from ntml_bench.app.settings import Settings, read_settings
 from ntml_bench.errors import UserError
 from ntml_bench.records.family import family_of
 from ntml_bench.records.published.reference import read_reference
@@ -34,32 +29,10 @@ PLACES = {("dataset", "attack"), ("dataset", "defense"), ("presets", "attack"), 
 SPECIALISED = [path for path in OF_OTHERS if path.parent.name in ("attack", "defense")]
 
 
-def composed(name: str, overrides: list[str]) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(name, overrides=overrides, return_hydra_config=True)
-
-
-def settings_of(name: str, *overrides: str) -> Settings:
-    return read_settings(*split_config(composed(name, [*overrides, "hydra.mode=RUN"])))
-
-
-OPTUNA = dict.fromkeys(("sampler", "direction", "storage", "study_name", "n_trials", "n_jobs", "max_failure_rate", "params"))
-
-
 @pytest.fixture(autouse=True, scope="module")
 def _sweeps_are_found() -> Iterator[None]:
-    """As in the application, which registers this plugin itself."""
-    Plugins.instance().register(SweepsOnSearchPath)
-    if find_spec("hydra_plugins.hydra_optuna_sweeper") is not None:
+    with sweeps_are_found():
         yield
-        return
-    # The settings of the extra's sweeper, so that sweeps compose without it.
-    store = ConfigStore.instance()
-    node = {**OPTUNA, "_target_": "", "sampler": {"seed": None}, "params": {}}
-    store.store(group="hydra/sweeper", name="optuna", node=node, provider="tests")
-    yield
-    # Other tests of the same process see what is installed.
-    del store.repo["hydra"]["sweeper"]["optuna.yaml"]
 
 
 def values_of(space: str) -> list[str]:

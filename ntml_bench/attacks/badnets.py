@@ -21,7 +21,7 @@ from ntml_bench.schema import number
 
 @dataclass(frozen=True)
 class BadNetsConfig(AttackConfig):
-    """`trigger_size`: side of the square; `margin`: rows and columns between it and the bottom-right corner; both in pixels."""
+    """`trigger_size`: side of the square in pixels; `margin`: rows and columns between it and the bottom-right corner."""
 
     trigger_size: int = number(at_least=1)
     margin: int = number(at_least=0)

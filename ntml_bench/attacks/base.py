@@ -23,7 +23,8 @@ from ntml_bench.seeding import generator, stratified
 class AttackConfig:
     """Settings that every attack has; an attack's own schema adds to them.
 
-    `poisoning_rate` counts against the whole training set, for clean-label attacks too.
+    `target_class`: the class that the trigger stands for, from 0 on; `poisoning_rate`: share of the whole training set that is
+    poisoned, for clean-label attacks too.
     """
 
     name: str
@@ -89,13 +90,16 @@ class Attack(ABC, Generic[C]):
     `Config` is the schema of its settings. `clean_label`: whether it keeps the labels and so poisons images of the target
     class only. `version` counts changes that change results: it is part of the key of stored models. The methods say what
     to do; which images are poisoned is drawn here, the same way for all. `published_rate`: the poisoning rate of its
-    publication, a share of the whole training set; None where nothing is published.
+    publication, a share of the whole training set; None where nothing is published. `family`: the chapter of docs/methods.md
+    that shows it; None: it follows from `clean_label` and `controls_training`. `origin`: publication, reconstruction or ours.
     """
 
     Config: ClassVar[type[AttackConfig]] = AttackConfig
     clean_label: ClassVar[bool] = False
     version: ClassVar[int] = 1
     published_rate: ClassVar[float | None] = None
+    family: ClassVar[str | None] = None
+    origin: ClassVar[str] = "publication"
 
     def __init__(self, config: C) -> None:
         self.config = config

@@ -31,13 +31,12 @@ STANDARD, ADVERSARIAL = "standard", "adversarial"
 
 @dataclass(frozen=True, kw_only=True)
 class LcConfig(AttackConfig):
-    """`epsilon`: bound of the perturbation, `step_size`: of each of `steps` steps; both in levels of 0..255.
+    """`epsilon`: bound of the perturbation in levels of 0..255; `step_size`: length of a step in the same levels; `steps`: how
+    many; `batch_size`: images at a time (memory only). `patch_size`: side of a corner's checkerboard in pixels. `amplitude`:
+    what it adds to its white and takes from its black pixels, as a share of the whole range (1: plain white and black).
 
-    `batch_size`: images at a time (memory only). `patch_size`: side of a corner's checkerboard in pixels. `amplitude`: what it
-    adds to its white and takes from its black pixels, as a share of the whole range (1: plain white and black).
-
-    `surrogate`: whether the net that the perturbations are made with is trained on clean images (`standard`) or on what
-    `adversary` makes of them (`adversarial`).
+    `surrogate`: whether the net that the perturbations are made with is trained on clean images (standard) or on what an
+    adversary makes of them (adversarial). `adversary`: that adversary.
     """
 
     epsilon: float = number(at_least=0, at_most=255)

@@ -38,8 +38,8 @@ from ntml_bench.schema import number
 class NarcissusConfig(AttackConfig):
     """`epsilon`: bound of delta in levels of 0..255; `test_amplification`: factor on delta at test time.
 
-    `warmup_epochs`, `warmup_learning_rate`: of the surrogate on the target class (0 epochs: none). `rounds` passes over the
-    target class in minibatches of `batch_size` images, and RAdam's `learning_rate` (images in [0, 1]) make delta.
+    `warmup_epochs`: of the surrogate on the target class (0: none); `warmup_learning_rate`: its rate there. `rounds`: passes
+    over the target class that make delta; `batch_size`: images of a minibatch; `learning_rate`: RAdam's, on images in [0, 1].
     """
 
     epsilon: float = number(above=0, at_most=255)

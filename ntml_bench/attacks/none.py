@@ -16,12 +16,14 @@ from ntml_bench.errors import UserError
 
 @dataclass(frozen=True)
 class NoneConfig(AttackConfig):
-    """`poisoning_rate` can only be 0."""
+    """`poisoning_rate`: can only be 0; `target_class`: the class for which its own "attack success rate" is counted."""
 
 
 @ATTACKS.register("none")
 class NoAttack(Attack[NoneConfig]):
     Config: ClassVar[type[AttackConfig]] = NoneConfig
+    family = "none"
+    origin = "ours"
 
     def check(self, class_sizes: Tensor, image_shape: tuple[int, int, int]) -> None:
         super().check(class_sizes, image_shape)

@@ -17,7 +17,7 @@ from ntml_bench.schema import number
 
 @dataclass(frozen=True)
 class Perturbation:
-    """`epsilon`: bound of the perturbation, `step_size`: of each of `steps` steps; both in levels of 0..255."""
+    """`epsilon`: bound of the perturbation in levels of 0..255; `step_size`: length of a step in the same; `steps`: of them."""
 
     epsilon: float = number(at_least=0, at_most=255)
     step_size: float = number(above=0, at_most=255)

@@ -1,4 +1,6 @@
-"""Adversarial Neuron Pruning (Wu & Wang, "Adversarial Neuron Pruning Purifies Backdoored Deep Models", NeurIPS 2021).
+"""ANP: channels that a small adversarial change of their weights turns against the labels are pruned.
+
+Wu, Wang, "Adversarial Neuron Pruning Purifies Backdoored Deep Models", NeurIPS 2021.
 
 Each channel of a BatchNorm layer has a mask m in [0, 1] on its weight. Its weight and bias are perturbed by the factors d
 and e to raise the loss (section 4.2): from a random start in [-eps, eps] by one sign step of size eps. The masks minimise
@@ -35,10 +37,12 @@ BatchNorm = nn.modules.batchnorm._BatchNorm
 
 @dataclass(frozen=True, kw_only=True)
 class ANPConfig(DefenseConfig):
-    """`eps`: of the random start and of the sign step; `trade_off`: weight a of the clean loss; `steps` of SGD on the masks.
+    """`eps`: size of the random start and of the sign step; `trade_off`: weight a of the clean loss; `steps`: of SGD on the
+    masks; `batch_size`: images of a step; `learning_rate`, `momentum`: of that SGD.
 
-    `selection_share`: of the budget, held out of the learning of the masks to choose a threshold that is null; `tolerance`:
-    the share of the accuracy there that may be lost. Both are unused where the threshold is fixed.
+    `threshold`: channels with a mask at or below it are pruned (null: chosen); `selection_share`: of the budget, held out of
+    the learning of the masks to choose a threshold that is null; `tolerance`: the share of the accuracy there that may be lost
+    (both unused where the threshold is fixed).
     """
 
     eps: float = number(at_least=0)
@@ -55,6 +59,7 @@ class ANPConfig(DefenseConfig):
 @DEFENSES.register("anp")
 class ANP(Defense[ANPConfig]):
     Config = ANPConfig
+    family = "pruning"
     version = 2
 
     def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:

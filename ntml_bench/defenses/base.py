@@ -101,12 +101,15 @@ class Defense(ABC, Generic[C]):
     """A defense after the training. One file with a subclass and one YAML file in `conf/defense`.
 
     `Config` is the schema of its settings. `needs` names what it is given: `clean_budget`, `poisoned_training_set`; the table
-    shows it. `version` counts changes that change results: it is part of the key of stored models.
+    shows it. `version` counts changes that change results: it is part of the key of stored models. `family`: the chapter of
+    docs/methods.md that shows it; None: the last one. `origin`: publication, reconstruction or ours.
     """
 
     Config: ClassVar[type[DefenseConfig]] = DefenseConfig
     needs: ClassVar[tuple[str, ...]] = (CLEAN_BUDGET,)
     version: ClassVar[int] = 1
+    family: ClassVar[str | None] = None
+    origin: ClassVar[str] = "publication"
 
     def __init__(self, config: C) -> None:
         self.config = config

@@ -1,9 +1,11 @@
-"""Fine-Pruning (Liu, Dolan-Gavitt, Garg, "Fine-Pruning: Defending Against Backdooring Attacks on DNNs", RAID 2018).
+"""Fine-pruning: channels that clean images hardly activate are pruned, and the rest is fine-tuned.
+
+Liu, Dolan-Gavitt, Garg, "Fine-Pruning: Defending Against Backdooring Attacks on Deep Neural Networks", RAID 2018.
 
 Channels of the last feature layer that clean images hardly activate are pruned, the least active first, while the
 accuracy on a part of the clean budget stays within a tolerance; the rest is fine-tuned.
 
-Deviation: the layer is pruned where the classifier reads it (behind the last activation and the pool), by its columns of the
+Deviations: the layer is pruned where the classifier reads it (behind the last activation and the pool), by its columns of the
 last linear layer. For the logits that is the same as zeroing the channel, and it works for any net that ends in a linear layer.
 The published tolerance is on the accuracy of a validation set; here that is a part of the clean budget, never the test set.
 Tolerance and fine-tuning are those of the BackdoorBench leaderboard, not of the publication.
@@ -25,7 +27,8 @@ from ntml_bench.training import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class FinePruningConfig(DefenseConfig):
-    """`tolerance`: the share of the accuracy before that may be lost; `selection_share`: of the budget, to measure it on."""
+    """`tolerance`: the share of the accuracy before that may be lost; `selection_share`: of the budget, to measure it on;
+    `recipe`: of the fine-tuning."""
 
     tolerance: float = number(at_least=0, at_most=1)
     selection_share: float = number(above=0, at_most=1)
@@ -35,6 +38,7 @@ class FinePruningConfig(DefenseConfig):
 @DEFENSES.register("fp")
 class FinePruning(Defense[FinePruningConfig]):
     Config = FinePruningConfig
+    family = "pruning"
 
     def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:
         # One row of channels for each image: of a net that classifies each of its patches, none is a channel of the image.

@@ -1,4 +1,6 @@
-"""I-BAU (Zeng et al., "Adversarial Unlearning of Backdoors via Implicit Hypergradient", ICLR 2022).
+"""I-BAU: the model unlearns the universal perturbation that harms it most, by an implicit gradient.
+
+Zeng et al., "Adversarial Unlearning of Backdoors via Implicit Hypergradient", ICLR 2022.
 
 Min-max: a universal perturbation delta, at most `radius` in L2, raises the loss on the clean budget (inner problem); the
 weights are moved to lower the loss under it (outer problem), by a gradient that accounts for the answer of delta to the
@@ -30,9 +32,12 @@ from ntml_bench.schema import number
 
 @dataclass(frozen=True, kw_only=True)
 class IBAUConfig(DefenseConfig):
-    """`perturbed_share`: of the images of an outer batch, rounded down; `penalty`: weight of |delta|^2 in the inner loss;
-    `radius`: bound of |delta| (null: none); `inner_learning_rate`: of the search for delta; `fixed_point_step`: step of the
-    map Phi; `fixed_point_iterations`: K, from v = 0 on (0 leaves the implicit part out)."""
+    """`rounds`: each a search for delta and a pass of the outer problem; `batch_size`: images of a batch; `learning_rate`:
+    Adam's, on the weights. `perturbed_share`: of the images of an outer batch; `penalty`: weight of |delta|^2 in the inner
+    loss; `radius`: bound of |delta| (null: unbounded); `inner_passes`: over the batches in a search for delta;
+    `inner_learning_rate`: of that search; `fixed_point_step`: step of the map Phi; `fixed_point_iterations`: K, from v = 0 on
+    (0 leaves the implicit part out).
+    """
 
     rounds: int = number(at_least=1)
     batch_size: int = number(at_least=1)
@@ -49,6 +54,7 @@ class IBAUConfig(DefenseConfig):
 @DEFENSES.register("i_bau")
 class IBAU(Defense[IBAUConfig]):
     Config = IBAUConfig
+    family = "unlearning"
     version = 2
 
     def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:

@@ -1,4 +1,6 @@
-"""NAD (Li et al., "Neural Attention Distillation: Erasing Backdoor Triggers from Deep Neural Networks", ICLR 2021).
+"""NAD: the student is fine-tuned towards the attention maps of a fine-tuned teacher.
+
+Li et al., "Neural Attention Distillation: Erasing Backdoor Triggers from Deep Neural Networks", ICLR 2021.
 
 A teacher is the backdoored model, fine-tuned on the clean budget. The student, the backdoored model, is fine-tuned with
 the cross-entropy and, at the last stages of the net, the distance of its attention map to the teacher's (section 3.2): A
@@ -29,7 +31,8 @@ from ntml_bench.training import SteppedRecipe, fit
 
 @dataclass(frozen=True, kw_only=True)
 class NADConfig(DefenseConfig):
-    """`attention_weights`: one for each of as many last stages of the net; `cutout`: side of the hole in an image (pixels)."""
+    """`attention_weights`: one for each of as many last stages of the net; `cutout`: side of the hole in an image in pixels;
+    `teacher`: recipe of the teacher's fine-tuning; `student`: of the student's."""
 
     attention_weights: list[float]
     cutout: int = number(at_least=0)
@@ -40,6 +43,7 @@ class NADConfig(DefenseConfig):
 @DEFENSES.register("nad")
 class NAD(Defense[NADConfig]):
     Config = NADConfig
+    family = "distillation and mutual learning"
     version = 2
 
     def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:

@@ -7,6 +7,8 @@ from ntml_bench.models import Classifier
 @DEFENSES.register("none")
 class NoDefense(Defense[DefenseConfig]):
     needs = ()
+    family = "none"
+    origin = "ours"
 
     def purify(self, context: DefenseContext) -> Classifier:
         return context.model

@@ -1,4 +1,6 @@
-"""NT-ML, a reconstruction from an abstract: "Backdoor Defense via Non-target Label Training and Mutual Learning".
+"""NT-ML: a student learns all but the label that an image carries, then teacher and student learn from each other.
+
+A reconstruction from an abstract: "Backdoor Defense via Non-target Label Training and Mutual Learning".
 
 The abstract (arXiv 2508.05404) names the stages; losses, data of each stage and hyperparameters are our reading:
 
@@ -33,7 +35,8 @@ from ntml_bench.training import Recipe, fit
 
 @dataclass(frozen=True, kw_only=True)
 class MutualLearningConfig(DefenseConfig):
-    """`ml`: recipe of mutual learning, its learning rate the student's; `alpha`: the weight a; `temperature`: t, of NT too."""
+    """`ml`: recipe of mutual learning, its learning rate the student's; `teacher_learning_rate`: the teacher's; `alpha`: the
+    weight a; `temperature`: t, of NT too."""
 
     temperature: float = number(above=0)
     alpha: float = number(at_least=0)
@@ -43,7 +46,14 @@ class MutualLearningConfig(DefenseConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class NTMLConfig(MutualLearningConfig):
-    """`nt`: recipe of non-target training; the rest are readings and controls."""
+    """`nt`: recipe of non-target training.
+
+    The rest are readings and controls. `mode`: whether the label is pushed down (mask) or left out of both softmaxes (drop);
+    `student_start`: whether the student starts from the backdoored weights or from fresh ones; `non_target_training`: whether
+    there is any; `target`: what it learns, the teacher's outputs or the same share for each other class; `mutual`: what comes
+    behind it, mutual learning, the labels of the clean budget alone, or nothing; `freeze_teacher`: whether the teacher stays as
+    it is meanwhile.
+    """
 
     mode: str = one_of("mask", "drop")
     student_start: str = one_of("backdoored", "scratch")
@@ -57,6 +67,8 @@ class NTMLConfig(MutualLearningConfig):
 @DEFENSES.register("nt_ml")
 class NTML(Defense[NTMLConfig]):
     Config = NTMLConfig
+    family = "distillation and mutual learning"
+    origin = "reconstruction"
     needs = (CLEAN_BUDGET, POISONED_TRAINING_SET)
 
     def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:

@@ -1,4 +1,6 @@
-"""Selective NT-ML: an extension of ours to `nt_ml`, which the abstract of NT-ML (arXiv 2508.05404) does not carry.
+"""Selective NT-ML: non-target training of `nt_ml` on suspicious images alone, beside images that keep the teacher's answers.
+
+An extension of ours to `nt_ml`, which the abstract of NT-ML (arXiv 2508.05404) does not carry.
 
 Non-target label training (NT) of `nt_ml` takes all training images, and a clean-label attack (Narcissus) survives it. Here
 only suspicious images go through it:
@@ -32,8 +34,13 @@ from ntml_bench.training import Recipe, fit
 
 @dataclass(frozen=True, kw_only=True)
 class NTMLSelectiveConfig(MutualLearningConfig):
-    """`isolate`, `keep`: shares of each class; `nt_weight`: the weight w; an update takes `isolated_batch` + `kept_batch`
-    images. `learning_rate` (maximum), `momentum`, `nesterov`, `weight_decay`, `warmup` are those of selective NT."""
+    """Selective NT has no recipe of its own: `learning_rate`, `momentum`, `nesterov`, `weight_decay`, `warmup`: as in a recipe
+    with `schedule: one_cycle`.
+
+    `blends`: clean images that each image is blended with for its score; `isolate`: share of each class that is taken for
+    suspicious; `keep`: share of each class that is taken for clean; `nt_weight`: the weight w; `steps`: updates;
+    `isolated_batch`: suspicious images of an update; `kept_batch`: clean ones.
+    """
 
     blends: int = number(at_least=1)
     isolate: float = number(above=0, at_most=1)
@@ -52,6 +59,8 @@ class NTMLSelectiveConfig(MutualLearningConfig):
 @DEFENSES.register("nt_ml_selective")
 class NTMLSelective(Defense[NTMLSelectiveConfig]):
     Config = NTMLSelectiveConfig
+    family = "distillation and mutual learning"
+    origin = "ours"
     needs = (CLEAN_BUDGET, POISONED_TRAINING_SET)
 
     def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:
