@@ -74,6 +74,17 @@ def test_no_file_says_something_of_what_there_is_not() -> None:
     assert sorted(CONF.rglob("*.yaml")) == sorted([CONF / "config.yaml", *CONF.glob("*/*.yaml"), *OF_OTHERS])
 
 
+def test_the_page_on_configuration_names_each_folder_and_no_other() -> None:
+    page = (CONF.parent / "docs" / "configuration.md").read_text()
+    rows = re.findall(r"^\| `(conf/\S+)` \|", page, re.MULTILINE)
+    assert sorted(row for row in rows if not row.endswith(".yaml")) == sorted(
+        f"conf/{path.name}" for path in CONF.iterdir() if path.is_dir()
+    )
+    assert {(row.split("/")[1], row.split("/")[3]) for row in rows if row.endswith(".yaml")} == PLACES
+    named = re.findall(r"(?<![\w./])(?:conf|sweeps)/[a-z0-9_/]+\.yaml", page)
+    assert [name for name in named if not (CONF.parent / name).is_file()] == []
+
+
 VARIANTS = sorted(path for path in (CONF / "variant").glob("*.yaml") if path.stem != "none")
 
 
