@@ -20,6 +20,7 @@ from ntml_bench.app import planning
 from ntml_bench.app.composition import split_config
 from ntml_bench.app.partial import fitted
 from ntml_bench.app.settings import Settings, read_settings
+from ntml_bench.app.where import asked_where
 from ntml_bench.data.base import DatasetConfig
 
 LITTLE = {"epochs": 1, "warmup_epochs": 1, "steps": 1, "rounds": 1}
@@ -41,8 +42,9 @@ class Bench:
 
     @classmethod
     def of(cls, words: Sequence[str]) -> "Bench":
-        found = get_args_parser().parse_intermixed_args(list(words))
-        shows = any((found.help, found.hydra_help, found.cfg, found.info, found.shell_completion))
+        plain, where = asked_where(words)
+        found = get_args_parser().parse_intermixed_args(plain)
+        shows = where is not None or any((found.help, found.hydra_help, found.cfg, found.info, found.shell_completion))
         return cls(found.config_name or "config", found.config_dir, shows, found.multirun, tuple(found.overrides))
 
     @property

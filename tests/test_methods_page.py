@@ -64,7 +64,7 @@ def test_settings_have_the_values_of_the_file_and_the_words_of_the_schema() -> N
     assert f"| `adversary` | epsilon 8, step_size 2, steps 7 | {group} |" in page
     assert "(ours: the official 0.1 is RAdam's)" in page  # a comment of the YAML file
     assert "Strength for `tuning=price`: `threshold`, from weak to strong 0.05, 0.1, 0.2, 0.3, 0.4, 0.5" in page
-    assert "Other values: [`digit_scenes_nt_ml`](../conf/dataset_defense/digit_scenes_nt_ml.yaml), " in page
+    assert "Other values: [`digit_scenes`](../conf/dataset/digit_scenes/defense/nt_ml.yaml), " in page
 
 
 def test_a_family_is_named_by_the_class_or_follows_from_it(monkeypatch: pytest.MonkeyPatch) -> None:

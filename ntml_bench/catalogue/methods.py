@@ -80,14 +80,7 @@ class Method:
     @property
     def elsewhere(self) -> list[Option]:
         """The files with other values for a data set or a family of values."""
-        group = self.option.group
-        found = [option for what in ELSEWHERE for option in options(f"{what}_{group}")]
-        others = [name for name in REGISTRIES[group] if name != self.name and name.endswith(f"_{self.name}")]
-        return [
-            option
-            for option in found
-            if option.name.endswith(f"_{self.name}") and not any(option.name.endswith(f"_{other}") for other in others)
-        ]
+        return [option for what in ELSEWHERE for option in options(f"{what}/*/{self.option.group}", self.name)]
 
     def _setting(self, entry: Field[Any]) -> Setting:
         value = self.option.values[entry.name]

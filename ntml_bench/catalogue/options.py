@@ -86,6 +86,7 @@ class Option:
         return found
 
 
-def options(group: str) -> list[Option]:
-    """The options that come with the package."""
-    return [Option(group, path.stem) for path in sorted((config_folder("conf") / group).glob("*.yaml"))]
+def options(group: str, name: str = "*") -> list[Option]:
+    """The options that come with the package, of a group or of all that a pattern such as `dataset/*/attack` means."""
+    conf = config_folder("conf")
+    return [Option(path.parent.relative_to(conf).as_posix(), path.stem) for path in sorted(conf.glob(f"{group}/{name}.yaml"))]

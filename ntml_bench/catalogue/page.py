@@ -117,7 +117,7 @@ def _facts(method: Method) -> str:
         values = ", ".join(map(str, strength["values"]))
         facts.append(f"Strength for `tuning=price`: `{strength['setting']}`, from weak to strong {values}")
     if method.elsewhere:
-        links = ", ".join(linked(code(option.name), f"../{option.place}") for option in method.elsewhere)
+        links = ", ".join(linked(code(option.group.split("/")[1]), f"../{option.place}") for option in method.elsewhere)
         facts.append(f"Other values: {links}")
     facts.append(f"Files: {linked('class', f'../{method.place}')}, {linked('values', f'../{method.option.place}')}")
     facts.append(f"Try: {code(method.option.command)}")
