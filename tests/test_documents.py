@@ -35,7 +35,7 @@ def _sweeps_are_found() -> Iterator[None]:
 def desk(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory whose modules are forgotten behind the test, and the methods that they registered."""
     registries: tuple[Registry[Any], ...] = (ATTACKS, DEFENSES, DATASETS)
-    known = [dict(registry._classes) for registry in registries]
+    known: list[dict[str, Any]] = [dict(registry._classes) for registry in registries]
     modules = set(sys.modules)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield workplace

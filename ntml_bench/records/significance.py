@@ -94,7 +94,7 @@ def rankings_of(block: Block, cells: Sequence[Cell]) -> tuple[Ranking, ...]:
 
 def _prices(block: Block) -> list[str | None]:
     prices = dict.fromkeys(price for defense in block.defenses if (price := price_of(defense)) is not None)
-    return sorted(prices, key=float) if len(prices) > 1 else [None]
+    return [*sorted(prices, key=float)] if len(prices) > 1 else [None]
 
 
 def _of_block(block: Block, cells: Sequence[Cell]) -> Significance:
