@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 from app_runner import SMALL, bench, rows, workplace
+from documents import file_of_the_pages
 from wandb_files import read_runs
 
 from ntml_bench.app import victims
@@ -166,47 +166,24 @@ def test_kill_9_in_the_middle_and_again(workplace: Path) -> None:
     assert rows("grid") == rows("grid", workplace / "undisturbed")
 
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-
-SHRINK = """
-from dataclasses import dataclass
-import torch
-from ntml_bench.defenses import DEFENSES, Defense, DefenseConfig
-
-@dataclass(frozen=True, kw_only=True)
-class ShrinkConfig(DefenseConfig):
-    factor: float
-
-@DEFENSES.register("shrink")
-class Shrink(Defense[ShrinkConfig]):
-    Config = ShrinkConfig
-    needs = ()
-
-    def purify(self, context):
-        with torch.no_grad():
-            context.model.head.weight.mul_(self.config.factor)
-        return context.model
-"""
-
-
-def readme_file(name: str) -> str:
-    """The code block of the README that begins with this file's name."""
-    (text,) = re.findall(rf"```\w+\n(# {re.escape(name)}\n.*?)```", README, re.DOTALL)
-    return text
-
-
 def test_a_method_from_outside_is_one_file_and_one_yaml(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = {name: readme_file(name) for name in ("stripe.py", "my_conf/attack/stripe.yaml")}
-    files |= {"shrinking.py": SHRINK, "my_conf/defense/shrink.yaml": "name: shrink\nfactor: 0.0\n"}
-    for name, text in files.items():
+    for name in ("stripe.py", "my_conf/attack/stripe.yaml", "shrink.py", "my_conf/defense/shrink.yaml"):
         path = workplace / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(file_of_the_pages(name))
     monkeypatch.syspath_prepend(str(workplace))
     helped = bench("--config-dir", "my_conf", "--help")
     assert "stripe" in helped.output
     assert "shrink" in helped.output
-    arguments = ("-m", *SMALL, "imports=[stripe,shrinking]", "attack=stripe", "defense=none,shrink", "sweep=toys")
+    arguments = (
+        "-m",
+        *SMALL,
+        "imports=[stripe,shrink]",
+        "attack=stripe",
+        "defense=none,shrink",
+        "defense.factor=0",
+        "sweep=toys",
+    )
     outcome = bench("--config-dir", "my_conf", *arguments)
     assert outcome.code == 0, outcome.errors
     undefended, shrunk = rows("toys")

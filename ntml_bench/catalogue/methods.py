@@ -17,7 +17,7 @@ GROUP = "a group of settings"
 WORD = re.compile(r"\w+")
 REGISTRIES = {"attack": ATTACKS, "defense": DEFENSES}
 ELSEWHERE = ("dataset", "presets")
-"""Groups `WHAT_attack` and `WHAT_defense` hold values of a method that belong to a data set or a family of values."""
+"""`conf/WHAT/NAME/attack` and `conf/WHAT/NAME/defense` hold values that belong to a data set or a family of values."""
 
 
 @dataclass(frozen=True)
