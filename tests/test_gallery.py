@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from app_runner import SMALL, bench, workplace
 from builders import CONF
-from test_app_sweep import readme_file
+from documents import file_of_the_pages
 
 import ntml_bench.app.victims
 from ntml_bench.attacks import ATTACKS
@@ -90,7 +90,7 @@ def test_behind_the_named_cell_the_trigger_is_the_sweeps(monkeypatch: pytest.Mon
 def test_an_attack_of_one_file_and_one_yaml(monkeypatch: pytest.MonkeyPatch, no_training: None, workplace: Path) -> None:
     for name in ("stripe.py", "my_conf/attack/stripe.yaml"):
         (workplace / name).parent.mkdir(parents=True, exist_ok=True)
-        (workplace / name).write_text(readme_file(name))
+        (workplace / name).write_text(file_of_the_pages(name))
     monkeypatch.syspath_prepend(str(workplace))
     for flags in (["--config-dir", "my_conf"], ["-cd", str(workplace / "my_conf")], ["--config-dir=my_conf"]):
         found = gallery_of("stripe", "digits", [*SETTINGS, *flags, "imports=[stripe]"])
