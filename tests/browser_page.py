@@ -1,7 +1,7 @@
 """A page in a real browser, and what is asked of every page there."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -111,3 +111,17 @@ class Witness:
             assert not self.said
             assert [url[:40] for url in self.requested if not url.startswith(("data:", "file:"))] == []
             assert len({url for url in self.requested if url.startswith("file:")}) == 1
+
+
+def check_tab(page: "Page", controls: Mapping[int, str]) -> None:
+    """The tabulator reaches each of the controls (name by index), and shows where it is."""
+    reached = set()
+    for _ in range(2 * len(controls)):
+        page.keyboard.press("Tab")
+        focused = page.evaluate(FOCUSED)
+        if focused["body"]:
+            break
+        assert focused["outline"], focused["name"]
+        assert focused["inside"], focused["name"]
+        reached.add(focused["index"])
+    assert not [name for index, name in controls.items() if index not in reached]

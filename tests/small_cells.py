@@ -3,13 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import composed
 import pytest
-from builders import CONF
-from hydra import compose, initialize_config_dir
 
 from ntml_bench.app.cell import Cell
-from ntml_bench.app.composition import split_config
-from ntml_bench.app.settings import Settings, read_settings
+from ntml_bench.app.settings import Settings
 from ntml_bench.data.loading import load
 
 SMALL = [
@@ -45,9 +43,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings_of(*overrides: str, attack: str = "badnets", defense: str = "none") -> Settings:
     chosen = [f"attack={attack}", f"defense={defense}", *SMALL, *QUICK.get(attack, []), *QUICK.get(defense, []), *overrides]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose("config", chosen, return_hydra_config=True)
-    return read_settings(*split_config(composed))
+    return composed.settings_of("config", *chosen)
 
 
 Make = Callable[..., Cell]

@@ -6,11 +6,9 @@ from typing import Any
 import pytest
 import yaml
 from builders import CONF
-from hydra import compose, initialize_config_dir
+from composed import settings_of
 from table_records import entry, write_sweep
 
-from ntml_bench.app.composition import split_config
-from ntml_bench.app.settings import read_settings
 from ntml_bench.errors import UserError
 from ntml_bench.records.manifest import SweepFolder
 
@@ -19,8 +17,7 @@ DEFENSES = ("ft", "fp", "nad", "anp", "i_bau", "nt_ml")
 
 
 def fitted(*overrides: str) -> dict[str, dict[str, list[str]]]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return read_settings(*split_config(compose("config", overrides=list(overrides), return_hydra_config=True))).fitted
+    return settings_of("config", *overrides).fitted
 
 
 def keys_of(path: Path) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browser_page import COLOURS, CONTRASTS, CONTROLS, CUT, FOCUSED, LEAST_CONTRAST, Witness, browser
+from browser_page import COLOURS, CONTRASTS, CONTROLS, CUT, LEAST_CONTRAST, Witness, browser, check_tab
 from report_pages import gallery, report_of, sketches, table_sweep
 
 from ntml_bench.records.summary import METRICS
@@ -191,16 +191,7 @@ def test_tab_reaches_every_control_and_shows_where_it_is(browser: "Browser", add
     with Witness(browser, address) as page:
         controls = dict(page.evaluate(CONTROLS))
         assert len(controls) > len(ATTACKS) * len(DEFENSES)
-        reached = set()
-        for _ in range(2 * len(controls)):
-            page.keyboard.press("Tab")
-            focused = page.evaluate(FOCUSED)
-            if focused["body"]:
-                break
-            assert focused["outline"], focused["name"]
-            assert focused["inside"], focused["name"]
-            reached.add(focused["index"])
-        assert not [name for index, name in controls.items() if index not in reached]
+        check_tab(page, controls)
 
 
 def test_keys_operate_every_kind_of_control(browser: "Browser", address: str) -> None:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browser_page import CONTRASTS, CONTROLS, CUT, FOCUSED, LEAST_CONTRAST, Witness, browser
+from browser_page import CONTRASTS, CONTROLS, CUT, LEAST_CONTRAST, Witness, browser, check_tab
 from kept_tables import kept
 
 from ntml_bench.report.main import main
@@ -98,16 +98,7 @@ def test_tab_reaches_every_control_and_shows_where_it_is(browser: "Browser", add
     with Witness(browser, address) as page:
         controls = dict(page.evaluate(CONTROLS))
         assert len(controls) > COLUMNS + 2 * len(NAMES)
-        reached = set()
-        for _ in range(2 * len(controls)):
-            page.keyboard.press("Tab")
-            focused = page.evaluate(FOCUSED)
-            if focused["body"]:
-                break
-            assert focused["outline"], focused["name"]
-            assert focused["inside"], focused["name"]
-            reached.add(focused["index"])
-        assert not [name for index, name in controls.items() if index not in reached]
+        check_tab(page, controls)
 
 
 def test_a_line_opens_its_ranking_and_its_report(browser: "Browser", address: str) -> None:
