@@ -26,6 +26,39 @@ def test_a_kept_table_needs_no_store_and_has_the_same_numbers(tmp_path: Path) ->
     assert str(tmp_path) not in (kept / "manifest.json").read_text()
 
 
+def seeds(outputs: Path, name: str, *numbers: int, accuracy: float = 90.0) -> Path:
+    cells = [entry("badnets", "ft", seed) for seed in numbers]
+    return write_sweep(outputs, name, cells, [record(cell, metrics(accuracy + cell["seed"], 5, 80)) for cell in cells])
+
+
+def test_seeds_of_other_machines_join_a_kept_table(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    seeds(here, "table", 0, 1)
+    together = seeds(tmp_path / "together", "table", 0, 1, 2, 3)
+    assert main(["table", "--outputs", str(here), "--keep", "--format", "csv"]) == 0
+    joined = ["--join", str(seeds(there, "seed_3", 3)), "--join", str(seeds(there, "others", 1, 2))]
+    shutil.rmtree(here / "sweeps")  # from the kept table alone; seed 1 is in both, and the same
+    assert main(["table", "--outputs", str(here), "--keep", "--format", "csv,md", *joined]) == 0
+    render_sweep(together, tmp_path / "once")
+    kept = here / "reference" / "table"
+    assert (kept / "table.md").read_bytes() == (tmp_path / "once" / "table.md").read_bytes()
+    rows = [set((folder / "cells.csv").read_text().splitlines()) for folder in (kept, tmp_path / "once")]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 5
+
+
+def test_what_two_sweeps_made_differently_is_not_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seeds(tmp_path, "table", 0, 1)
+    cell = {**entry("badnets", "ft", 1), "key": "0123456789abcdef"}
+    write_sweep(tmp_path, "other", [cell], [record(cell, metrics(50, 5, 40))])
+    assert main(["table", "--outputs", str(tmp_path), "--keep", "--join", "other"]) == 2
+    said = capsys.readouterr().err
+    assert "badnets x ft, seed 1 of 'other' (0123456789abcdef) is there already" in said
+    assert not (tmp_path / "reference").exists()
+    assert main(["table", "--outputs", str(tmp_path), "--join", "other"]) == 2
+    assert "--join SWEEP goes with --keep" in capsys.readouterr().err
+
+
 def test_an_unfinished_table_is_not_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cells, records = golden()
     write_sweep(tmp_path, "golden", cells, records[:-1])

@@ -30,11 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formats = _formats(options.format)
         reference = read_reference(options.reference) if options.reference is not None else None
         checked = _checked(options, folder)
+        joined = [find_sweep(name, options.outputs) for name in options.join]
         if options.brief and checked is not None:
             return _brief(checked)
         if options.keep:
             kept = options.outputs / "reference" / folder.resolve().name
-            keep_sweep(folder, kept)
+            keep_sweep(folder, kept, joined)
             folder = kept
         target = options.to or (folder if options.keep else options.outputs / "tables" / folder.resolve().name)
         summary = render_sweep(folder, target, formats, sections)
@@ -66,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _checked(options: argparse.Namespace, folder: Path) -> Check | None:
+    if options.join and not options.keep:
+        raise UserError("--join SWEEP goes with --keep: it adds cells to what is kept")
     if options.against is None:
         if options.brief:
             raise UserError("--brief goes with --against NAME")
@@ -108,6 +111,14 @@ def _parser() -> argparse.ArgumentParser:
         "--keep",
         action="store_true",
         help="copy the finished sweep's records and write its table to OUTPUTS/reference/NAME, which git does not ignore",
+    )
+    parser.add_argument(
+        "--join",
+        metavar="SWEEP",
+        action="append",
+        default=[],
+        help="with --keep: add the cells of another sweep (a name or any folder with a manifest), seeds made elsewhere;"
+        " as often as you like",
     )
     parser.add_argument(
         "--metrics",
