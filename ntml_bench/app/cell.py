@@ -48,16 +48,17 @@ class Cell:
         check_cell(settings, data)
         self._say: Callable[[str], None] = lambda _: None
         self.stages = self._stages(lambda text: self._say(text))
-        self.key = key_of(
-            {
-                "stage": "cell",
-                "version": RECORD_VERSION,
-                "victim": self.stages.keys.victim,
-                "purified": self.stages.keys.purified,
-                "floor": general.floor,
-                "labels": {group: settings.labels[group] for group in ("dataset", "model", "attack", "defense")},
-            }
-        )
+        determined = {
+            "stage": "cell",
+            "version": RECORD_VERSION,
+            "victim": self.stages.keys.victim,
+            "purified": self.stages.keys.purified,
+            "floor": general.floor,
+            "labels": {group: settings.labels[group] for group in ("dataset", "model", "attack", "defense")},
+        }
+        if settings.retuning is not None:  # absent where nothing is re-tuned, so that older cells keep their keys
+            determined["retuning"] = plain(settings.retuning)
+        self.key = key_of(determined)
 
     @property
     def name(self) -> str:
@@ -179,6 +180,7 @@ class Cell:
             "defense": self._defense_settings(),
             "training": plain(settings.training),
             **{name: getattr(settings.general, name) for name in RECORDED},
+            **({} if settings.retuning is None else {"retuning": plain(settings.retuning)}),
             "precision": "bfloat16" if self.engine.half else "float32",
         }
 
@@ -235,6 +237,11 @@ class Cell:
         floor = None
         if self.needs_floor:
             floor = stages.evaluation("the floor", stages.keys.clean, stages.clean_model)["metrics"]
+        retuned = None
+        if settings.retuning is not None:
+            retuned = {"after": stages.retuned("the purified model", purified.key, lambda: purified.model)["metrics"]}
+            if floor is not None:
+                retuned["floor"] = stages.retuned("the floor", stages.keys.clean, stages.clean_model)["metrics"]
         exhibits = stages.exhibits(purified)
         return Artifact(
             {
@@ -244,6 +251,7 @@ class Cell:
                 "before": before["metrics"],
                 "after": after["metrics"],
                 "floor": floor,
+                **({} if retuned is None else {"retuned": retuned}),
                 "defense_effectiveness_rating": None
                 if settings.defense.config.name == "none"
                 else defense_effectiveness_rating(before["metrics"], after["metrics"]),

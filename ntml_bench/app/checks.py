@@ -12,6 +12,7 @@ from ntml_bench.defenses.base import POISONED_TRAINING_SET, Defense
 from ntml_bench.errors import UserError
 from ntml_bench.models import Classifier, ModelConfig, check_net, make_classifier
 from ntml_bench.objective import CLEAN_BUDGET_ACCURACY
+from ntml_bench.retuning import check_retuning
 from ntml_bench.store import key_of, plain
 from ntml_bench.tuning import parted
 
@@ -36,6 +37,8 @@ def check_cell(settings: Settings, data: ImageData) -> None:
         budget = clean_budget(data.train.labels, untouched, general.clean_budget, general.seed)
         if settings.tuning is not None:
             parted(budget, data.train.labels, settings.tuning.validation_share, general.seed)
+    if settings.retuning is not None:
+        check_retuning(settings.retuning, len(data.train), attack.touched(len(data.train)))
     patch_size_of(settings.model, data.num_classes, data.image_shape)
     for candidate in settings.tuning.candidates if settings.tuning else (defense,):
         _check_defense(candidate, settings.model, data.num_classes, data.image_shape)

@@ -34,6 +34,8 @@ class Keys:
     candidates: tuple[str, ...] = ()
     validation: Mapping[str, Any] = field(default_factory=dict)
     """What the images that a choice is made on are determined by."""
+    retuning: Mapping[str, Any] | None = None
+    """How purified models are re-tuned; None where they are not."""
 
     @classmethod
     def of(cls, settings: Settings, engine: Engine, fingerprint: str, patch_size: int | None = None) -> "Keys":
@@ -67,17 +69,23 @@ class Keys:
         if attack.adversary is not None:
             surrogate["adversary"] = plain(attack.adversary)
         models = clean, victim, key_of(surrogate)
-        tuning = settings.tuning
+        tuning, retuning = settings.tuning, settings.retuning and plain(settings.retuning)
         if tuning is None:
-            return cls(*models, _purified(settings, settings.defense, victim, code["defense"]), has_trigger)
+            purified = _purified(settings, settings.defense, victim, code["defense"])
+            return cls(*models, purified, has_trigger, retuning=retuning)
         validation = {"validation_share": tuning.validation_share, "clean_budget": general.clean_budget}
         candidates = [_purified(settings, defense, victim, {**code["defense"], **validation}) for defense in tuning.candidates]
         chosen = key_of({"stage": "chosen", "engine": ENGINE_VERSION, "candidates": candidates, "price": tuning.price})
-        return cls(*models, chosen, has_trigger, tuple(candidates), validation)
+        return cls(*models, chosen, has_trigger, tuple(candidates), validation, retuning)
 
     def evaluation(self, model: str) -> str:
         """Of what a model answers under the attack's trigger; `model`: its key."""
         return key_of({"stage": "evaluation", "engine": ENGINE_VERSION, "model": model, "victim": self.victim})
+
+    def retuned(self, model: str) -> str:
+        """Of what a model answers under the trigger once it was re-tuned; `model`: its key."""
+        versions = {"stage": "re-tuned", "engine": ENGINE_VERSION}
+        return key_of({**versions, "model": model, "victim": self.victim, "retuning": self.retuning})
 
     def validated(self, model: str) -> str:
         """Of what a model answers on the images that a choice among strengths is made on; `model`: its key."""
@@ -125,6 +133,10 @@ class Keys:
         models["evaluation"] = [self.evaluation(key) for key in (*models["victim"], *models["purified"])]
         if self.candidates:
             models["evaluation"] += [self.validated(key) for key in (self.victim, *self.candidates)]
+        if self.retuning is not None:
+            models["evaluation"] += [self.retuned(key) for key in (*purified, *((self.clean,) if floor else ()))]
+            if self.candidates:
+                models["evaluation"].append(self.retuned(self.victim))
         names = {f"{name}-{key}" for name, keys in models.items() for key in keys}
         # Which strength is chosen is not known yet, nor whether any is.
         for model in (*purified, self.victim) if self.candidates else purified:

@@ -89,7 +89,7 @@ class CellProgress:
     def done(self, record: dict[str, Any], found: bool) -> None:
         """`found`: whether the record was there before."""
         took = "stored" if found else f"{record['seconds']['total']:.1f} s"
-        self._end(f"{self._name}: {_rates(record['before'], record['after'], record['defense'])} ({took})", None)
+        self._end(f"{self._name}: {_rates(record)} ({took})", None)
 
     def failed(self, why: str) -> None:
         self._end(f"{self._name}: FAILED, {why}", "red")
@@ -103,11 +103,14 @@ class CellProgress:
         self._progress._finished(line, style)
 
 
-def _rates(before: dict[str, Any], after: dict[str, Any], defense: str) -> str:
+def _rates(record: dict[str, Any]) -> str:
+    before, after, defense = record["before"], record["after"], record["defense"]
     names = (("ACC", "clean_accuracy"), ("ASR", "attack_success_rate"), ("RA", "robust_accuracy"))
     parts = []
     for short, key in names:
         if after[key] is None:
             continue
         parts.append(f"{short} {after[key]:.1f}" if defense == "none" else f"{short} {before[key]:.1f} -> {after[key]:.1f}")
+    if record.get("retuned"):
+        parts.append(f"re-tuned ASR {record['retuned']['after']['attack_success_rate']:.1f}")
     return ", ".join(parts)

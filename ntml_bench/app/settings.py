@@ -21,6 +21,7 @@ from ntml_bench.errors import UserError, unknown
 from ntml_bench.models import ModelConfig
 from ntml_bench.objective import check_objective
 from ntml_bench.registry import Registry
+from ntml_bench.retuning import RetuningConfig
 from ntml_bench.schema import build, number, one_of
 from ntml_bench.source import source_mark
 from ntml_bench.tracking import TrackingConfig
@@ -35,14 +36,16 @@ GROUPS = ("dataset", "model", "attack", "defense", "training", "tracking", "clus
 class GeneralConfig:
     """The settings outside the groups.
 
-    `presets`: the family that the values come from; a table holds one only. `clean_budget`: share of the training set that
-    the defender has clean. `tuning`: whether a defense runs with its values as written (none), or at each of its strengths, of
+    `presets`: the family that the values come from; a table holds one only. `clean_budget`: share of the training set that the
+    defender has clean. `tuning`: whether a defense runs with its values as written (none), or at each of its strengths, of
     which the strongest is taken that costs no more than `price` points of accuracy on a part of the clean budget,
-    `validation_share` of it. `defender_has_training_set`: whether defenses get the poisoned training set. `floor`: whether to
-    measure a clean model under the trigger (one more model to train). `workers`: cells at a time (null: two on a CPU, one
-    on a GPU, or on each GPU with cluster=local). `deterministic`: the same numbers on every run. `compile`: the trainings
-    of victims and surrogates through torch.compile. `sweep`: the name under which cells are collected. `objective`: what a
-    search over settings maximises (ntml_bench/objective.py). `imports`: modules that register methods from outside.
+    `validation_share` of it. `robustness`: whether purified models are measured once more after a re-tuning attack, and
+    `retuning` how it goes (ntml_bench/retuning.py). `defender_has_training_set`: whether defenses get the poisoned training
+    set. `floor`: whether to measure a clean model under the trigger (one more model to train). `workers`: cells at a time
+    (null: two on a CPU, one on a GPU, or on each GPU with cluster=local). `deterministic`: the same numbers on every run.
+    `compile`: the trainings of victims and surrogates through torch.compile. `sweep`: the name under which cells are collected.
+    `objective`: what a search over settings maximises (ntml_bench/objective.py). `imports`: modules that register methods from
+    outside.
     """
 
     presets: str
@@ -51,6 +54,8 @@ class GeneralConfig:
     tuning: str = one_of("none", "price")
     price: float | None = number(at_least=0, at_most=100)
     validation_share: float = number(above=0, at_most=0.9)
+    robustness: str = one_of("none", "retuning")
+    retuning: RetuningConfig
     defender_has_training_set: bool
     floor: bool
     device: str
@@ -96,6 +101,13 @@ class Settings:
     labels: dict[str, str]
     fitted: Fitted
     tuning: Tuning | None = None
+
+    @property
+    def retuning(self) -> RetuningConfig | None:
+        """How the purified model is re-tuned; None where it is not, or where there is none."""
+        asked = self.general.robustness == "retuning"
+        whole = self.attack.config.name != "none" and self.defense.config.name != "none"
+        return self.general.retuning if asked and whole else None
 
 
 def read_settings(config: DictConfig, choices: Mapping[str, Any], folders: Sequence[Path]) -> Settings:

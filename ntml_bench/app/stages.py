@@ -7,6 +7,7 @@ Where the defense is tuned, a purified model for each of its strengths, and the 
 
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import torch
@@ -23,8 +24,10 @@ from ntml_bench.evaluation import TriggeredTest, accuracy, evaluate, right, trig
 from ntml_bench.exhibits.gallery import gallery
 from ntml_bench.exhibits.model import exhibit
 from ntml_bench.models import Classifier
+from ntml_bench.retuning import retuning_split
 from ntml_bench.seeding import derive
 from ntml_bench.store import Artifact, Store
+from ntml_bench.training import cross_entropy_of, fit
 from ntml_bench.tuning import affordable, fall, parted, strongest
 
 Metrics = dict[str, float | None]
@@ -152,6 +155,33 @@ class Stages:
             return Artifact({"metrics": metrics, "seconds": time.perf_counter() - start}, {})
 
         return self.store.get_or_make("evaluation", self.keys.evaluation(model_key), make).record
+
+    def retuned(self, what: str, model_key: str, model: Callable[[], Classifier]) -> dict[str, Any]:
+        """The same of the model once it was re-tuned on a few poisons; the re-tuned model itself is not kept."""
+        config = self.settings.retuning
+        assert config is not None
+
+        def make() -> Artifact:
+            start = time.perf_counter()
+            tuned = deepcopy(model())
+
+            def log(values: dict[str, float]) -> None:
+                self.say(f"re-tuning {what}: epoch {values['epoch']:.0f}/{config.recipe.epochs}")
+
+            fit(
+                self.engine,
+                retuning_split(config, self.data.train, self.victim().poisoning, self.seed),
+                config.recipe,
+                models=[tuned],
+                loss=cross_entropy_of(tuned),
+                augmentation=self.settings.dataset.config.augmentation,
+                seed=self.seed,
+                purpose="retuning",
+                log=log,
+            )
+            return Artifact({"metrics": self._measure(tuned), "seconds": time.perf_counter() - start}, {})
+
+        return self.store.get_or_make("evaluation", self.keys.retuned(model_key), make).record
 
     def exhibits(self, purified: Purified) -> dict[str, str] | None:
         """The keys of what the cell leaves to look at, made where it is missing; None of a cell without a trigger."""

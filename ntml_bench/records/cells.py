@@ -40,6 +40,9 @@ class Cell:
     """The same model after the defense."""
     floor: Metrics = NO_METRICS
     """A clean model of the same recipe under the same trigger."""
+    retuned: Metrics = NO_METRICS
+    """The model after the defense, fine-tuned again on a few poisons; its floor is the clean model after the same."""
+    retuned_floor: Metrics = NO_METRICS
     defense_effectiveness_rating: float | None = None
     """Percent; 50 is no effect."""
     seconds: float | None = None
@@ -134,6 +137,8 @@ def _done(record: Mapping[str, Any], place: dict[str, Any], needs: tuple[str, ..
         before=read_metrics(record["before"]),
         after=read_metrics(record["after"]),
         floor=read_metrics(record["floor"]) if record.get("floor") else NO_METRICS,
+        retuned=_metrics_in(record.get("retuned"), "after"),
+        retuned_floor=_metrics_in(record.get("retuned"), "floor"),
         defense_effectiveness_rating=read_number(record["defense_effectiveness_rating"]),
         seconds=read_number(record["seconds"]["total"]),
         training_images=read_count(data.get("training_images")),
@@ -142,6 +147,11 @@ def _done(record: Mapping[str, Any], place: dict[str, Any], needs: tuple[str, ..
         stages={str(name): read_metrics(values) for name, values in (record.get("stages") or {}).items()},
         tuning=None if record.get("tuning") is None else read_choice(record["tuning"]),
     )
+
+
+def _metrics_in(measured: Mapping[str, Any] | None, name: str) -> Metrics:
+    found = (measured or {}).get(name)
+    return NO_METRICS if found is None else read_metrics(found)
 
 
 def _computed(environment: Mapping[str, Any]) -> str | None:

@@ -15,6 +15,8 @@ from ntml_bench.records.statistic import Statistic, statistic
 
 NONE = "none"
 METRICS = ("clean_accuracy", "attack_success_rate", "robust_accuracy", "defense_effectiveness_rating")
+RETUNED = "retuned_attack_success_rate"
+"""Of models that were re-tuned on a few poisons; a metric of sweeps that ask for it."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,12 @@ class Summary:
         return [cell for cell in self.cells if (cell.dataset, cell.model) == (block.dataset, block.model)]
 
     @property
+    def metrics(self) -> tuple[str, ...]:
+        """Those that the sweep measured."""
+        retuned = any(cell.retuned.attack_success_rate is not None for cell in self.cells)
+        return (*METRICS, RETUNED) if retuned else METRICS
+
+    @property
     def unfinished(self) -> tuple[Cell, ...]:
         return tuple(cell for cell in self.cells if cell.state != "done")
 
@@ -132,9 +140,9 @@ def row_of(attack: str, cells: Sequence[Cell], defenses: Sequence[str]) -> Row:
     """The row of an attack's cells."""
     entries = {name: _entry([cell for cell in cells if cell.defense == name], _after) for name in defenses}
     seeds = len({cell.seed for cell in cells})
-    floors = _first_by_seed(cells, lambda cell: cell.floor)
+    floors = _floors(cells)
     # The clean model may be one for all seeds, so a deviation over them would claim repetitions that there were not.
-    means = {metric: found and Statistic(found.mean, None, found.n) for metric, found in _values(floors.values()).items()}
+    means = {metric: found and Statistic(found.mean, None, found.n) for metric, found in _statistics(floors).items()}
     floor = Entry(means, len(floors), len(floors))
     best = best_defense(entries)
     rivals = rivals_of(best, _complete(entries), cells)
@@ -170,12 +178,22 @@ def _first_by_seed(cells: Sequence[Cell], metrics: Callable[[Cell], Metrics]) ->
     return found
 
 
+def _floors(cells: Sequence[Cell]) -> list[dict[str, float | None]]:
+    """Of each seed: the clean model under the trigger, and once it was re-tuned."""
+    retuned = _first_by_seed(cells, lambda cell: cell.retuned_floor)
+    return [
+        {**_plain(found), RETUNED: retuned[seed].attack_success_rate if seed in retuned else None}
+        for seed, found in _first_by_seed(cells, lambda cell: cell.floor).items()
+    ]
+
+
 def _plain(metrics: Metrics) -> dict[str, float | None]:
     return {metric: getattr(metrics, metric) for metric in METRICS[:3]}
 
 
 def _after(cell: Cell) -> Mapping[str, float | None]:
-    return {**_plain(cell.after), "defense_effectiveness_rating": cell.defense_effectiveness_rating}
+    rating, retuned = cell.defense_effectiveness_rating, cell.retuned.attack_success_rate
+    return {**_plain(cell.after), "defense_effectiveness_rating": rating, RETUNED: retuned}
 
 
 def _values(metrics: Iterable[Metrics]) -> dict[str, Statistic | None]:
@@ -183,7 +201,10 @@ def _values(metrics: Iterable[Metrics]) -> dict[str, Statistic | None]:
 
 
 def _statistics(numbers: Sequence[Mapping[str, float | None]]) -> dict[str, Statistic | None]:
-    return {metric: statistic([value for entry in numbers if (value := entry.get(metric)) is not None]) for metric in METRICS}
+    return {
+        metric: statistic([value for entry in numbers if (value := entry.get(metric)) is not None])
+        for metric in (*METRICS, RETUNED)
+    }
 
 
 def best_defense(entries: Mapping[str, Entry]) -> str | None:
@@ -212,7 +233,7 @@ def _average(by_attack: Mapping[str, Sequence[Cell]], rows: Sequence[Row], defen
         complete = [row for row in rows if pick(row).complete]
         planned = len(rows) if any(pick(row).planned for row in rows) else 0
         by_seed = [numbers(by_attack[row.attack]) for row in complete]
-        values = {metric: _average_of(metric, [pick(row) for row in complete], by_seed) for metric in METRICS}
+        values = {metric: _average_of(metric, [pick(row) for row in complete], by_seed) for metric in (*METRICS, RETUNED)}
         return Entry(values, planned, len(complete))
 
     def of_defense(name: str) -> Entry:

@@ -12,7 +12,7 @@ from ntml_bench.records.cells import Cell
 from ntml_bench.records.labels import option_of
 from ntml_bench.records.rates import rate_lines
 from ntml_bench.records.scatter import NO_NUMBER, UNSTABLE, best_of, interval_text, scatter_notes
-from ntml_bench.records.summary import METRICS, Block, Entry, Row, Summary
+from ntml_bench.records.summary import METRICS, RETUNED, Block, Entry, Row, Summary
 from ntml_bench.records.targets import target_lines
 from ntml_bench.records.tuned_view import all_tuned, tuning_lines
 
@@ -21,6 +21,7 @@ SHORT = {
     "attack_success_rate": "ASR",
     "robust_accuracy": "RA",
     "defense_effectiveness_rating": "DER",
+    RETUNED: "RASR",
 }
 STAGE_METRICS = {metric: SHORT[metric] for metric in METRICS[:3]} | {"true_class_probability": "true-class probability"}
 """What is shown of models between the stages of a defense, and how it is headed."""
@@ -29,6 +30,7 @@ LEGEND = {
     "ASR": "triggered test images of other classes classified as the attacker's target",
     "RA": "those same triggered images classified as their true class",
     "DER": "defense effectiveness rating, (max(0, ASR drop) - max(0, ACC drop) + 100) / 2 in percent; 50 is no effect",
+    "RASR": "ASR of the model once it was fine-tuned again on a few poisons (re-tuning attack)",
 }
 NEEDS = {"clean_budget": ("B", "the clean budget"), "poisoned_training_set": ("P", "the poisoned training set")}
 DROP = "↓"
@@ -52,6 +54,11 @@ def parse_sections(text: str) -> Sections:
 
 
 DEFAULT_SECTIONS = parse_sections(DEFAULT_METRICS)
+
+
+def sections_of(summary: Summary) -> Sections:
+    """What is shown of a sweep where nothing else is asked for."""
+    return (*DEFAULT_SECTIONS, (RETUNED,)) if RETUNED in summary.metrics else DEFAULT_SECTIONS
 
 
 def title_of(section: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from ntml_bench.records.cells import Cell
 from ntml_bench.records.labels import option_of
 from ntml_bench.records.published.comparison import Line
 from ntml_bench.records.published.reference import COMPARED
-from ntml_bench.records.summary import METRICS, NONE, Block, Entry, Row, Summary
+from ntml_bench.records.summary import METRICS, NONE, RETUNED, Block, Entry, Row, Summary
 from ntml_bench.records.view import (
     LEGEND,
     NO_NUMBER,
@@ -28,6 +28,7 @@ BETTER = {
     "attack_success_rate": "lower is better",
     "robust_accuracy": "higher is better",
     "defense_effectiveness_rating": "higher is better",
+    RETUNED: "lower is better",
 }
 
 BEST, RIVAL = "best of the row (highest mean DER)", "not distinguishable from the best of the row"
@@ -57,6 +58,11 @@ class Metric:
 
 
 SHOWN_METRICS = tuple(Metric(name) for name in METRICS)
+
+
+def metrics_of(summary: Summary) -> tuple[Metric, ...]:
+    """Those that the page of a sweep can be switched to."""
+    return tuple(Metric(name) for name in summary.metrics)
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,8 @@ class _Builder:
         self.number, self.block = number, block
         self.cells = report.summary.cells_of(block)
         self.columns = columns_of(block)
-        self.scales = {metric.name: scale_of(block, metric.name) for metric in SHOWN_METRICS}
+        self.metrics = metrics_of(report.summary)
+        self.scales = {metric.name: scale_of(block, metric.name) for metric in self.metrics}
         self.lines: dict[tuple[str, str], Line] = {}
         if report.comparison:
             compared = report.comparison.blocks[number]
@@ -142,13 +149,13 @@ class _Builder:
             number=self.number,
             heading=heading_of(self.block),
             columns=tuple(self.columns),
-            scales={metric.key: self.scales[metric.name] for metric in SHOWN_METRICS},
+            scales={metric.key: self.scales[metric.name] for metric in self.metrics},
             rows=rows,
             average=self._row(average, f"{self.number}-average", average=True) if average else None,
         )
 
     def _row(self, row: Row, identity: str, *, average: bool = False) -> GridRow:
-        shown = {metric: shown_row(row, (metric.name,), average=average) for metric in SHOWN_METRICS}
+        shown = {metric: shown_row(row, (metric.name,), average=average) for metric in self.metrics}
         entries = [row.floor, row.undefended, *row.defenses.values()]
         names = ["", NONE, *row.defenses]
         places = tuple(

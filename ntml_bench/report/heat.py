@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, floor
 
-from ntml_bench.records.summary import Block, Entry
+from ntml_bench.records.summary import RETUNED, Block, Entry
 
 STEPS = 100
 ROUND_TO = 5
@@ -15,7 +15,7 @@ NARROWEST = 20
 """Points that a scale spans at least: a narrower one would make much of little."""
 NO_EFFECT = 50
 """DER of a defense that changes nothing; its scale begins there, or where a defense is worse."""
-WHOLE = ("attack_success_rate", "robust_accuracy")
+WHOLE = ("attack_success_rate", "robust_accuracy", RETUNED)
 """Metrics whose scale is all of 0 to 100."""
 
 

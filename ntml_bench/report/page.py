@@ -22,10 +22,10 @@ from ntml_bench.records.published.view import headline, preface, remarks
 from ntml_bench.records.significance import rankings_of
 from ntml_bench.records.significance_view import ABOUT_RANKS, findings, heading_of_ranking
 from ntml_bench.records.tuned_view import READING
-from ntml_bench.records.view import DEFAULT_SECTIONS, heading_of, legend, reconstructions, status, unfinished
+from ntml_bench.records.view import heading_of, legend, reconstructions, sections_of, status, unfinished
 from ntml_bench.report.data import Gallery, Report
 from ntml_bench.report.figures.drawing import Drawing
-from ntml_bench.report.grid import SHOWN_METRICS, grids_of, summary_counts
+from ntml_bench.report.grid import grids_of, metrics_of, summary_counts
 from ntml_bench.report.heat import step_rules
 from ntml_bench.report.images import shown_galleries
 from ntml_bench.report.made import made_of
@@ -54,10 +54,10 @@ def render_report(
         status=status(summary).removeprefix(f"Sweep {summary.sweep}: "),
         counts=summary_counts(summary),
         reconstructions=said,
-        metrics=SHOWN_METRICS,
+        metrics=metrics_of(summary),
         grids=grids,
         several_blocks=len(grids) > 1,
-        legend=[line for line in legend(summary, DEFAULT_SECTIONS, BEST) if line not in said],
+        legend=[line for line in legend(summary, sections_of(summary), BEST) if line not in said],
         unfinished=unfinished(summary),
         ranked=_ranked(report),
         about_ranks=ABOUT_RANKS,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ntml_bench.records.cells import Cell, Metrics
+from ntml_bench.records.numbers import NO_METRICS
 from ntml_bench.records.view import NO_NUMBER, SHORT, STAGE_METRICS
 from ntml_bench.report.data import Report, ReportCell
 from ntml_bench.report.made import duration
@@ -47,7 +48,9 @@ def shown_records(report: Report, links: Mapping[str, str]) -> Iterator[ShownRec
 def _shown(entry: ReportCell, link: str) -> ShownRecord:
     cell, record = entry.cell, dict(entry.record or {})
     left_out = bool(record.pop(DRAWN, None))
-    rows = (("before the defense", cell.before), ("after the defense", cell.after), ("floor", cell.floor))
+    rows = [("before the defense", cell.before), ("after the defense", cell.after), ("floor", cell.floor)]
+    retuned = (("after the defense, re-tuned", cell.retuned), ("floor, re-tuned", cell.retuned_floor))
+    rows += [(name, found) for name, found in retuned if found != NO_METRICS]
     return ShownRecord(
         id=record_id(cell),
         cell=cell,

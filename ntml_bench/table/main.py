@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        sections = parse_sections(options.metrics)
+        sections = None if options.metrics is None else parse_sections(options.metrics)
         folder = find_sweep(options.sweep, options.outputs)
         # What was asked for is checked before anything is written.
         formats = _formats(options.format)
@@ -122,8 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--metrics",
-        default=DEFAULT_METRICS,
-        help="which of acc, asr, ra, der: a slash within a cell, a comma between sections (default: %(default)s)",
+        help="which of acc, asr, ra, der, rasr: a slash within a cell, a comma between sections"
+        f" (default: {DEFAULT_METRICS}, and rasr where it was measured)",
     )
     parser.add_argument(
         "--reference",

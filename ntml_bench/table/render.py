@@ -8,7 +8,7 @@ from ntml_bench.files import write_file
 from ntml_bench.records.cells import read_sweep
 from ntml_bench.records.rows import render_csv
 from ntml_bench.records.summary import Summary, summarise
-from ntml_bench.records.view import DEFAULT_SECTIONS, Sections
+from ntml_bench.records.view import Sections, sections_of
 from ntml_bench.table.ablation.files import FILES as ABLATION_FILES
 from ntml_bench.table.ablation.files import render_ablation
 from ntml_bench.table.latex import render_latex
@@ -27,10 +27,11 @@ STAGES = "stages.md"
 
 
 def render_sweep(
-    sweep_folder: Path, target: Path, formats: Iterable[str] = FORMATS, sections: Sections = DEFAULT_SECTIONS
+    sweep_folder: Path, target: Path, formats: Iterable[str] = FORMATS, sections: Sections | None = None
 ) -> Summary:
     """Read the sweep in `sweep_folder` and write its table into `target`, finished or not; its ablation, if it is one,
-    its statistics, if it has seeds enough, and the curves of its defenses, if they were tuned, too.
+    its statistics, if it has seeds enough, and the curves of its defenses, if they were tuned, too. Without `sections` it
+    shows what the sweep measured.
 
     Raises UserError for a folder without a readable manifest, for an unknown format and where nothing can be written.
     """
@@ -39,6 +40,7 @@ def render_sweep(
         if name not in FILES:
             raise unknown("format", name, FORMATS)
     summary = summarise(read_sweep(sweep_folder))
+    sections = sections or sections_of(summary)
     for name in wanted:
         write_file(target / FILES[name], _rendered(name, summary, sections))
     stages = render_stages(summary) if "md" in wanted else None

@@ -10,7 +10,6 @@ from rich.text import Text
 
 from ntml_bench.records.summary import Block, Summary
 from ntml_bench.records.view import (
-    DEFAULT_SECTIONS,
     DROP,
     NO_NUMBER,
     Column,
@@ -19,6 +18,7 @@ from ntml_bench.records.view import (
     columns_of,
     heading_of,
     legend,
+    sections_of,
     shown_row,
     split_label,
     status,
@@ -46,8 +46,9 @@ class _Strip:
         return max(len(line) for text in (self.head, *self.cells) for line in text.plain.split("\n"))
 
 
-def print_table(summary: Summary, console: Console, sections: Sections = DEFAULT_SECTIONS) -> None:
+def print_table(summary: Summary, console: Console, sections: Sections | None = None) -> None:
     """Print the table, its caption and what is unfinished. A console that is no terminal is made LOG_WIDTH wide at least."""
+    sections = sections or sections_of(summary)
     say, plain = voice(console)
     say(status(summary), "bold")
     for block in summary.blocks:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ntml_bench.objective import HOLDOUT, ORACLE
-from ntml_bench.records.rows import COLUMNS, row_of
+from ntml_bench.records.rows import columns_of, rows_of
 from ntml_bench.records.summary import Summary
 
 if TYPE_CHECKING:
@@ -45,13 +45,16 @@ def content_of_trial(record: Mapping[str, Any]) -> Content:
 def summary_of(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """ACC, ASR, RA after the defense (percent) under their own names, the others below `before/` and `floor/`; seconds.
 
-    Of a defense that was tuned also the strength that was taken and what it was seen to cost, below `tuning/`.
+    Of models that were re-tuned the same below `retuned/after/` and `retuned/floor/`; of a defense that was tuned also the
+    strength that was taken and what it was seen to cost, below `tuning/`.
     """
     found = {prefix + metric: record["after"][metric] for metric in METRICS}
     found[prefix + "defense_effectiveness_rating"] = record["defense_effectiveness_rating"]
     for place in ("before", "floor"):
         measured = record.get(place) or {}
         found.update({f"{place}/{prefix}{metric}": measured.get(metric) for metric in METRICS})
+    for place, measured in (record.get("retuned") or {}).items():
+        found.update({f"retuned/{place}/{prefix}{metric}": measured.get(metric) for metric in METRICS})
     found.update({f"seconds/{stage}": value for stage, value in record["seconds"].items()})
     return {name: value for name, value in {**found, **_taken(record.get("tuning"))}.items() if value is not None}
 
@@ -83,4 +86,4 @@ def table_rows(summary: Summary) -> list[list[Any]]:
             return None
         return int(text) if name == "seed" else float(text)
 
-    return [[typed(*pair) for pair in zip(COLUMNS, row_of(cell), strict=True)] for cell in summary.cells]
+    return [[typed(*pair) for pair in zip(columns_of(summary), row, strict=True)] for row in rows_of(summary)]

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from ntml_bench.errors import UserError
 from ntml_bench.locks import held
-from ntml_bench.records.rows import COLUMNS, render_csv
+from ntml_bench.records.rows import columns_of, render_csv
 from ntml_bench.records.summary import NONE, Summary
 from ntml_bench.schema import number, one_of
 from ntml_bench.tracking.content import Content, content_of_cell, content_of_trial, table_rows
@@ -109,7 +109,8 @@ class Tracker:
         def content() -> Content:
             import wandb
 
-            history: list[dict[str, Any]] = [{"table": wandb.Table(columns=list(COLUMNS), data=table_rows(summary))}]
+            table = wandb.Table(columns=list(columns_of(summary)), data=table_rows(summary))
+            history: list[dict[str, Any]] = [{"table": table}]
             if png_path is not None and png_path.is_file():
                 history.append({"heat_map": wandb.Image(str(png_path))})
             return Content(
