@@ -39,6 +39,18 @@ def test_prices_are_columns_and_values_as_written_are_another() -> None:
     assert defenses([cells[1], written]) == ["ft (tuning=price, rate=tuned)", "ft (tuning=none, rate=0.1)"]
 
 
+def test_precision_is_told_apart_only_where_a_cell_was_made_in_two() -> None:
+    def models(*made: tuple[int, str]) -> set[str]:
+        cells = [entry("badnets", "ft", seed, settings={"precision": precision}) for seed, precision in made]
+        return {label.model for label in label_cells(cells)}
+
+    assert models((0, "bfloat16"), (1, "bfloat16"), (2, "float32")) == {"resnet_tiny"}
+    assert models((0, "bfloat16"), (0, "float32"), (1, "float32")) == {
+        "resnet_tiny (precision=bfloat16)",
+        "resnet_tiny (precision=float32)",
+    }
+
+
 def test_an_attack_ablation_over_two_settings() -> None:
     cells = [
         entry("badnets", "ft", settings={"attack": {"poisoning_rate": rate, "trigger": {"size": size}}})

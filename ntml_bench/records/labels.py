@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 METHOD_GROUPS = ("dataset", "model", "attack", "defense")
 TUNING = "defense.tuning"
 """The setting of a tuned defense that the others do not have."""
+PRECISION = "precision"
+"""What the machine decides where nobody does."""
 
 
 class Labels(NamedTuple):
@@ -30,9 +32,12 @@ def label_cells(cells: Sequence[Mapping[str, Any]]) -> list[Labels]:
     Each label gets the settings of its own group that differ between cells that would otherwise share the label;
     a training recipe or a top-level value (`clean_budget`) is part of the model's label, because two recipes must not
     stand in one block. A defense is compared within its row, an attack within its block: a value that follows the
-    attack (an interpolation) then needs no label, while cells that could be taken for seeds always get one.
+    attack (an interpolation) then needs no label, while cells that could be taken for seeds always get one. The precision is
+    in a label only where a cell was made in two: seeds of one table may come from machines that compute differently, which
+    the table's legend says.
     """
-    flat = [settings | origin for settings, origin in zip(map(_settings, cells), _origins(cells), strict=True)]
+    settings_of = _without_precision(cells, list(map(_settings, cells)))
+    flat = [settings | origin for settings, origin in zip(settings_of, _origins(cells), strict=True)]
     if any(TUNING in settings for settings in flat):
         flat = [{TUNING: "none"} | settings for settings in flat]
     groups = [{group: _of_group(settings, group) for group in (*METHOD_GROUPS, "recipe")} for settings in flat]
@@ -60,6 +65,16 @@ def label_cells(cells: Sequence[Mapping[str, Any]]) -> list[Labels]:
 
 def _settings(cell: Mapping[str, Any]) -> dict[str, str]:
     return flat_settings(cell.get("settings") or {})
+
+
+def _without_precision(cells: Sequence[Mapping[str, Any]], flat: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """The settings without the precision, unless two cells differ in it and in nothing else."""
+    bare = [{key: value for key, value in settings.items() if key != PRECISION} for settings in flat]
+    places: dict[Hashable, set[str | None]] = defaultdict(set)
+    for cell, settings, rest in zip(cells, flat, bare, strict=True):
+        place = (cell.get("seed"), *(cell[group] for group in METHOD_GROUPS), frozenset(rest.items()))
+        places[place].add(settings.get(PRECISION))
+    return list(flat) if any(len(found) > 1 for found in places.values()) else bare
 
 
 def _origins(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
