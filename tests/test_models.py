@@ -6,12 +6,13 @@ import pytest
 import torch
 from builders import CLASSES, classifier, same_state, split, state_of
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
 from ntml_bench.data.base import Split, channel_statistics
 from ntml_bench.defenses.base import feature_maps
 from ntml_bench.errors import UserError
 from ntml_bench.models import Classifier, ModelConfig, make_classifier
+from ntml_bench.models.airbench import ConvGroup
 from ntml_bench.models.preact_resnet import PreActBlock
 
 STATISTICS = torch.zeros(3), torch.ones(3)
@@ -24,14 +25,20 @@ def make(name: str, seed: int = 0, size: int = 32, classes: int = 10, channels: 
     )
 
 
-@pytest.mark.parametrize(("name", "count"), [("resnet_tiny", 308_266), ("preact_resnet18", 11_172_170)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("resnet_tiny", 308_266), ("airbench_small", 498_104), ("preact_resnet18", 11_172_170)]
+)
 def test_parameters_of_our_nets(name: str, count: int) -> None:
     assert sum(parameter.numel() for parameter in make(name).parameters()) == count
 
 
 @pytest.mark.parametrize(
     ("name", "widths", "sides"),
-    [("resnet_tiny", [32, 64, 128], [16, 8, 4]), ("preact_resnet18", [64, 128, 256, 512], [32, 16, 8, 4])],
+    [
+        ("resnet_tiny", [32, 64, 128], [16, 8, 4]),
+        ("airbench_small", [32, 128, 128], [15, 7, 3]),
+        ("preact_resnet18", [64, 128, 256, 512], [32, 16, 8, 4]),
+    ],
 )
 def test_stages_of_our_nets(name: str, widths: list[int], sides: list[int]) -> None:
     model = make(name).eval()
@@ -54,6 +61,26 @@ def test_a_pre_activation_block(inputs: int, outputs: int, stride: int) -> None:
         shortcut = x if block.shortcut is None else block.shortcut(activated)
     assert result.shape == (2, outputs, 8 // stride, 8 // stride)
     assert torch.allclose(result, branch + shortcut, atol=1e-5)
+
+
+def test_a_group_pools_before_it_normalises() -> None:
+    group = ConvGroup(3, 4).eval()
+    x = torch.randn(2, 3, 7, 7)
+    scale = 1 / (1 + 1e-5) ** 0.5  # BatchNorm as it starts
+    with torch.no_grad():
+        first = nn.functional.conv2d(x, group.conv1.weight, padding=1)
+        pooled = torch.stack([first[:, :, i:6:2, j:6:2] for i in (0, 1) for j in (0, 1)]).amax(0) * scale
+        second = nn.functional.conv2d(pooled * torch.special.ndtr(pooled), group.conv2.weight, padding=1) * scale
+        assert torch.allclose(group(x), second * torch.special.ndtr(second), atol=1e-5)
+
+
+def test_the_logits_are_a_ninth_of_the_linear_layer() -> None:
+    model = make("airbench_small").eval()
+    seen: list[Tensor] = []
+    model.head.register_forward_hook(lambda _, __, output: seen.append(output))
+    with torch.no_grad():
+        logits = model(torch.rand(2, 3, 32, 32))
+    assert torch.allclose(logits, seen[0] / 9)
 
 
 @pytest.mark.parametrize("name", TIMM)

@@ -11,14 +11,15 @@ import timm
 import torch
 from torch import Tensor, nn
 
-import ntml_bench.models.preact_resnet  # noqa: F401  (registers its nets in timm)
+import ntml_bench.models.airbench
+import ntml_bench.models.preact_resnet  # noqa: F401  (they register their nets in timm)
 from ntml_bench.errors import UserError, unknown
 from ntml_bench.seeding import derive
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """`name`: any model of timm, or one of ours (`preact_resnet18`, `resnet_tiny`)."""
+    """`name`: any model of timm, or one of ours (`preact_resnet18`, `resnet_tiny`, `airbench_small`)."""
 
     name: str
 
@@ -107,7 +108,7 @@ def global_stream(seed: int) -> Iterator[None]:
         yield
 
 
-OWN = ("preact_resnet18", "resnet_tiny")
+OWN = ("preact_resnet18", "resnet_tiny", "airbench_small")
 
 
 def _create(name: str, num_classes: int, channels: int, height: int, width: int) -> tuple[nn.Module, int | None]:
