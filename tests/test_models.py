@@ -6,7 +6,7 @@ import pytest
 import torch
 from builders import CLASSES, classifier, same_state, split, state_of
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import nn
 
 from ntml_bench.data.base import Split, channel_statistics
 from ntml_bench.defenses.base import feature_maps
@@ -76,11 +76,9 @@ def test_a_group_pools_before_it_normalises() -> None:
 
 def test_the_logits_are_a_ninth_of_the_linear_layer() -> None:
     model = make("airbench_small").eval()
-    seen: list[Tensor] = []
-    model.head.register_forward_hook(lambda _, __, output: seen.append(output))
     with torch.no_grad():
-        logits = model(torch.rand(2, 3, 32, 32))
-    assert torch.allclose(logits, seen[0] / 9)
+        logits, (seen,) = feature_maps(model, [model.head], torch.rand(2, 3, 32, 32))
+    assert torch.allclose(logits, seen / 9)
 
 
 @pytest.mark.parametrize("name", TIMM)
