@@ -16,7 +16,9 @@ from ntml_bench.data.base import AugmentationConfig, Split, channel_statistics, 
 from ntml_bench.evaluation import triggered_test
 from ntml_bench.schema import build
 
-ATTACK_NAMES = ("badnets", "blended", "sig", "wanet", "lc")
+ATTACK_NAMES = ("badnets", "blended", "sig", "wanet", "lc", "ftrojan", "ctrl")
+# Where the published values would take a net.
+CHANGES: dict[str, dict[str, Any]] = {"lc": {"epsilon": 0.0}}
 
 
 def attack_of(name: str, **changes: Any) -> Any:
@@ -41,7 +43,7 @@ def checksums() -> dict[str, str]:
     context = AttackContext(split, 10, 0, no_net, no_net, AugmentationConfig(crop_padding=0, horizontal_flip=False))
     found["channel statistics"] = checksum(*channel_statistics(split))
     for name in ATTACK_NAMES:
-        attack = attack_of(name, **({"epsilon": 0.0} if name == "lc" else {}))
+        attack = attack_of(name, **CHANGES.get(name, {}))
         made = attack.poison(context)
         there = made.state
         triggered = triggered_test(split, lambda part, attack=attack, there=there: attack.trigger(part, there), 0)

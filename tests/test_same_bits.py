@@ -30,6 +30,8 @@ PINNED = {
     "sig": "3b99e2ef29eaae0f",
     "wanet": "40d20771eeb50472",
     "lc": "32354fbfa78867f1",
+    "ftrojan": "0752f457b701a5f1",
+    "ctrl": "5c2bc10f82c93bcc",
     "wanet's batches": "94d7aba8bb6c606b",
     "blended's shapes": "67c3ed932002be2c",
 }
