@@ -23,6 +23,11 @@ CLASSES = 4
 SHAPE = (3, 8, 8)
 
 
+def option_names(group: str) -> list[str]:
+    """The options of a group that come with the package, sorted."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
 def yaml_values(group: str, name: str) -> dict[str, Any]:
     """The values of an option's YAML file, over those of the option that it extends."""
     values = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))

@@ -16,7 +16,11 @@ from ntml_bench.data.base import AugmentationConfig, Split, channel_statistics, 
 from ntml_bench.evaluation import triggered_test
 from ntml_bench.schema import build
 
-ATTACK_NAMES = ("badnets", "blended", "sig", "wanet", "lc")
+ATTACK_NAMES = ("badnets", "blended", "sig", "wanet", "lc", "ftrojan", "ctrl", "bpp", "lf")
+ATTACK_NAMES += ("adaptive_blend", "adaptive_patch")
+FEW = {"poisoning_rate": 0.05}
+# Where the published values would take a net, or leave one poison.
+CHANGES: dict[str, dict[str, Any]] = {"lc": {"epsilon": 0.0}, "adaptive_blend": FEW, "adaptive_patch": FEW}
 
 
 def attack_of(name: str, **changes: Any) -> Any:
@@ -41,14 +45,16 @@ def checksums() -> dict[str, str]:
     context = AttackContext(split, 10, 0, no_net, no_net, AugmentationConfig(crop_padding=0, horizontal_flip=False))
     found["channel statistics"] = checksum(*channel_statistics(split))
     for name in ATTACK_NAMES:
-        attack = attack_of(name, **({"epsilon": 0.0} if name == "lc" else {}))
+        attack = attack_of(name, **CHANGES.get(name, {}))
         made = attack.poison(context)
         there = made.state
         triggered = triggered_test(split, lambda part, attack=attack, there=there: attack.trigger(part, there), 0)
         found[name] = checksum(made.indices, made.images, made.labels, *there.values(), triggered.split.images)
-    wanet = attack_of("wanet")
-    batch = wanet.during_training(images / 255, split.labels, wanet.poison(context).state, torch.Generator().manual_seed(0))
-    found["wanet's batches"] = checksum(*batch)
+    for name in ("wanet", "bpp"):
+        attack = attack_of(name)
+        state = attack.poison(context).state
+        batch = attack.during_training(images / 255, split.labels, state, torch.Generator().manual_seed(0))
+        found[f"{name}'s batches"] = checksum(*batch)
     shapes = [shape_pattern(3, 32, 32, torch.Generator().manual_seed(seed)) for seed in range(20)]
     found["blended's shapes"] = checksum(*shapes)
     return found

@@ -24,6 +24,10 @@ SMALL = [
 ]
 # What the published settings would take too long for, or what would leave no poison among so few images.
 QUICK = {
+    "adaptive_blend": ["attack.poisoning_rate=0.05"],
+    "adaptive_patch": ["attack.poisoning_rate=0.05"],
+    "ftrojan": ["attack.block_size=12", "attack.frequencies=[5,11]"],
+    "ctrl": ["attack.block_size=12", "attack.frequencies=[5,11]"],
     "lc": ["attack.steps=2"],
     "narcissus": ["attack.poisoning_rate=0.02", "attack.rounds=3", "attack.warmup_epochs=1"],
     "ft": ["defense.recipe.epochs=1"],

@@ -30,7 +30,14 @@ PINNED = {
     "sig": "3b99e2ef29eaae0f",
     "wanet": "40d20771eeb50472",
     "lc": "32354fbfa78867f1",
+    "ftrojan": "0752f457b701a5f1",
+    "ctrl": "5c2bc10f82c93bcc",
+    "bpp": "796ea2d065bcbb53",
+    "lf": "caf503488646b810",
+    "adaptive_blend": "b8123a95ccf61259",
+    "adaptive_patch": "78227fa306303d93",
     "wanet's batches": "94d7aba8bb6c606b",
+    "bpp's batches": "8d710ef2f96bffca",
     "blended's shapes": "67c3ed932002be2c",
 }
 
