@@ -16,6 +16,7 @@ from ntml_bench.app.fitted import Fitted, fitted_settings
 from ntml_bench.attacks import ATTACKS, Attack
 from ntml_bench.data import DATASETS, Dataset
 from ntml_bench.defenses import DEFENSES, Defense
+from ntml_bench.defenses.base import CLEAN_BUDGET
 from ntml_bench.engine import COMPILATIONS
 from ntml_bench.errors import UserError, unknown
 from ntml_bench.models import ModelConfig
@@ -96,6 +97,12 @@ class Settings:
     labels: dict[str, str]
     fitted: Fitted
     tuning: Tuning | None = None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What the defender must have: what the defense needs, and the clean images that a strength is chosen on."""
+        needs = self.defense.needs
+        return needs if self.tuning is None or CLEAN_BUDGET in needs else (CLEAN_BUDGET, *needs)
 
 
 def read_settings(config: DictConfig, choices: Mapping[str, Any], folders: Sequence[Path]) -> Settings:
