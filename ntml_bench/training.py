@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,6 +62,9 @@ class TrainingDivergedError(RuntimeError):
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Log = Callable[[dict[str, float]], None]
+Step = Callable[[torch.optim.Optimizer, Callable[[], object]], None]
+"""A step of the optimizer. The gradient of the batch is there; the function makes that of the same batch at the weights as they
+then are, in its place."""
 
 
 def fit(
@@ -79,13 +83,16 @@ def fit(
     cutout: int = 0,
     after_augmentation: Callable[[Tensor, Tensor, torch.Generator], Tensor] | None = None,
     checkpoint: Checkpoint | None = None,
+    take_step: Step | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> None:
     """Train `models` in place on `split` (on the engine's device) and leave them in eval mode.
 
     `loss`: augmented float images [B, C, H, W] in [0, 1] and labels [B] to a scalar. `learning_rates`: one for each
     model where they differ. `before_augmentation`: a change of each batch (images float, labels, random stream);
     `after_augmentation`: of its images, once they are augmented. `cutout`: the side of a square, in pixels, that is blacked
-    out in each augmented image (0: none).
+    out in each augmented image (0: none). `take_step`: takes the place of `optimizer.step()`. `stop`: asked behind each epoch
+    and its `log` whether the training ends there.
     Every draw depends on `seed` and `purpose` alone. `log` gets epoch and mean loss after each epoch: the only
     synchronisation with the device. Where `checkpoint` holds the state of an interrupted training it goes on from there, to the
     same weights as without the interruption; `log` gets the epochs behind it again. Raises TrainingDivergedError.
@@ -112,6 +119,15 @@ def fit(
         log({"epoch": epoch + 1, "loss": loss_before})
     for model in models:
         model.train()
+
+    def backward(images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of a batch; its gradient stands in the parameters."""
+        with engine.autocast():
+            value = loss(images, labels)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        return value.detach()
+
     for epoch in range(len(losses), recipe.epochs):
         order = torch.randperm(count, generator=order_rng, device=engine.device)
         total = torch.zeros((), device=engine.device)
@@ -123,18 +139,20 @@ def fit(
             images = cut_out(augment(images, augmentation, batch_rng), cutout, batch_rng)
             if after_augmentation is not None:
                 images = after_augmentation(images, labels, batch_rng)
-            with engine.autocast():
-                value = loss(images, labels)
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            optimizer.step()
+            value = backward(images, labels)
+            if take_step is None:
+                optimizer.step()
+            else:
+                take_step(optimizer, partial(backward, images, labels))
             scheduler.step()
-            total += value.detach()
+            total += value
         mean = float(total) / steps
         if mean != mean or mean in (float("inf"), float("-inf")):
             raise TrainingDivergedError(f"{purpose}: the loss is {mean} in epoch {epoch + 1}")
         losses.append(mean)
         log({"epoch": epoch + 1, "loss": mean})
+        if stop is not None and stop():
+            break
         if checkpoint is not None and checkpoint.due and epoch + 1 < recipe.epochs:
             state.save(checkpoint, losses)
     for model in models:

@@ -171,6 +171,7 @@ def defender(
         clean_budget=clean_budget if clean_budget is not None else split(24, seed=1),
         poisoned_train=poisoned_train if poisoned_train is not None else split(40, seed=2),
         num_classes=CLASSES,
+        image_shape=SHAPE,
         seed=seed,
         augmentation=AugmentationConfig(crop_padding=1, horizontal_flip=True),
         new_model=new_model or (lambda: classifier(seed=777)),

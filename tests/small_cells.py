@@ -30,7 +30,7 @@ QUICK = {
     "ctrl": ["attack.block_size=12", "attack.frequencies=[5,11]"],
     "lc": ["attack.steps=2"],
     "narcissus": ["attack.poisoning_rate=0.02", "attack.rounds=3", "attack.warmup_epochs=1"],
-    "ft": ["defense.recipe.epochs=1"],
+    **{name: ["defense.recipe.epochs=1"] for name in ("ft", "ft_init", "fe_tuning", "fst", "ft_sam")},
     "fp": ["defense.recipe.epochs=1"],
     "nad": ["defense.teacher.epochs=1", "defense.student.epochs=1"],
     "anp": ["defense.steps=2"],

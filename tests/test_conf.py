@@ -186,12 +186,25 @@ def test_the_leaderboards_distillation_is_that_of_its_code() -> None:
 def test_fine_tuning_passes_as_often_as_the_training_at_half_of_its_rate_an_image(
     overrides: list[str], batch: int, peak: float, passes: int
 ) -> None:
-    for defense in ("ft", "fp"):
+    for defense in ("ft", "fp", "ft_sam"):
         settings = settings_of("config", *overrides, f"defense={defense}")
         training, recipe = settings.training, cast(Any, settings.defense.config).recipe
         assert (training.batch_size, training.learning_rate, training.epochs) == (batch, peak, passes)
         assert recipe.epochs == passes
         assert recipe.learning_rate / recipe.batch_size == pytest.approx(peak / batch / 2)
+
+
+@pytest.mark.parametrize("defense", ["ft_init", "fe_tuning", "fst"])
+@pytest.mark.parametrize("overrides", [["dataset=digit_scenes", "training.epochs=7"], ["presets=small", "dataset=cifar10"]])
+def test_feature_shift_passes_as_often_as_the_training_at_its_rate_an_image(overrides: list[str], defense: str) -> None:
+    settings = settings_of("config", *overrides, f"defense={defense}")
+    training, recipe = settings.training, cast(Any, settings.defense.config).recipe
+    assert recipe.epochs == training.epochs
+    assert recipe.learning_rate / recipe.batch_size == pytest.approx(training.learning_rate / training.batch_size)
+    # As published beside the leaderboard's training.
+    published = cast(Any, settings_of("config", "presets=backdoorbench", "dataset=cifar10", f"defense={defense}"))
+    plain, trained = published.defense.config.recipe, published.training
+    assert plain.learning_rate / plain.batch_size == trained.learning_rate / trained.batch_size
 
 
 @pytest.mark.parametrize("sweep", ["digits_table", "cifar10_small_table", "gtsrb_small_table"])

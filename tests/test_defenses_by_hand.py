@@ -31,10 +31,11 @@ from torch.nn import functional
 
 from ntml_bench.data.base import Split
 from ntml_bench.defenses import anp, nad
-from ntml_bench.defenses.anp import ANP, ANPConfig, Channels, batch_norms, objective, prune
+from ntml_bench.defenses.anp import objective
 from ntml_bench.defenses.base import DefenseContext, feature_maps
 from ntml_bench.defenses.fp import channels_to_keep, head_inputs
 from ntml_bench.defenses.i_bau import IBAU, IBAUConfig, hypergradient
+from ntml_bench.defenses.masks import Channels, batch_norms, choose_threshold, prune
 from ntml_bench.defenses.nad import attention
 from ntml_bench.errors import UserError
 from ntml_bench.evaluation import accuracy
@@ -232,7 +233,9 @@ def rows(images: Tensor) -> set[tuple[int, ...]]:
 
 def test_a_threshold_is_chosen_on_images_that_the_masks_did_not_see(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[Split] = []
-    monkeypatch.setattr(anp, "accuracy", lambda engine, model, data: measured.append(data) or accuracy(engine, model, data))
+    monkeypatch.setattr(
+        "ntml_bench.defenses.masks.accuracy", lambda engine, model, data: measured.append(data) or accuracy(engine, model, data)
+    )
     context = replace(defender(clean_budget=split(40, seed=4)), augmentation=NO_AUGMENTATION)
     quick_defense("anp", steps=30, threshold=None).purify(context)
     learned_from = set[tuple[int, ...]]().union(*(rows(images) for _, images in seen))
@@ -320,13 +323,11 @@ def trained_classifier() -> Classifier:
 @pytest.mark.parametrize("tolerance", [0.0, 0.2, 1.0])
 def test_the_chosen_threshold_is_the_last_within_the_tolerance(tolerance: float) -> None:
     model = trained_classifier()
-    config = cast(ANPConfig, quick_defense("anp").config)
-    defense: Any = ANP(ANPConfig(**vars(config) | {"threshold": None, "tolerance": tolerance}))
     rng = torch.Generator().manual_seed(1)
     masks = {name: torch.rand(norm.weight.shape, generator=rng) for name, norm in batch_norms(model).items()}
     context = defender(model, clean_budget=split(40, seed=4), poisoned_train=UNTOUCHABLE)
     before = state_of(model)
-    chosen = defense._choose_threshold(context, masks, context.clean_budget)
+    chosen = choose_threshold(context, masks, context.clean_budget, tolerance)
     assert same_state(state_of(model), before)
 
     def accuracy_at(threshold: float) -> float:

@@ -1,5 +1,6 @@
 """What a table says of values that are not a method's own is what the files of the data set and the family changed."""
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,7 @@ from table_records import entry, write_sweep
 from ntml_bench.errors import UserError
 from ntml_bench.records.manifest import SweepFolder
 
-ATTACKS = ("badnets", "blended", "sig", "lc", "wanet", "narcissus")
-DEFENSES = ("ft", "fp", "nad", "anp", "i_bau", "nt_ml")
+ATTACKS, DEFENSES = (sorted(path.stem for path in (CONF / group).glob("*.yaml")) for group in ("attack", "defense"))
 
 
 def fitted(*overrides: str) -> dict[str, dict[str, list[str]]]:
@@ -35,7 +35,7 @@ def keys_of(path: Path) -> list[str]:
 def test_each_value_of_a_data_set_or_a_family_is_named(folder: str, overrides: str) -> None:
     beginning = overrides.split("=")[1]
     other = [] if folder == "dataset" else ["dataset=cifar10"]
-    for attack, defense in zip(ATTACKS, DEFENSES, strict=True):
+    for attack, defense in zip_longest(ATTACKS, DEFENSES, fillvalue="none"):
         expected = {
             group: {folder: keys}
             for group, name in (("attack", attack), ("defense", defense))

@@ -81,4 +81,5 @@ def test_the_defenses_of_the_table_are_there() -> None:
     assert all(issubclass(DEFENSES[name], Defense) for name in DEFENSES)
     assert DEFENSES["nt_ml"].needs == ("clean_budget", "poisoned_training_set")
     assert all(DEFENSES[name].needs == ("clean_budget",) for name in ("ft", "fp", "nad", "anp", "i_bau"))
-    assert DEFENSES["none"].needs == ()
+    assert DEFENSES["none"].needs == DEFENSES["clp"].needs == ()
+    assert DEFENSES["ep"].needs == ("poisoned_training_set",)

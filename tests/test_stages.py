@@ -238,6 +238,20 @@ def test_a_defense_without_a_budget_does_not_depend_on_it(make: Make, trainings:
     assert trainings == []
 
 
+def test_a_defense_that_needs_no_budget_runs_where_no_image_is_clean(make: Make) -> None:
+    cell = make("clean_budget=1.0", defense="clp")
+    record = cell.run(quiet)
+    assert record["needs"] == []
+    assert cell.stages.purified()[1]["clean_budget_images"] == 0
+    assert make(defense="clp").key == cell.key
+    # What chooses among its strengths are clean images.
+    for overrides, defense in (((), "ft"), (("tuning=price", "price=1"), "clp")):
+        with pytest.raises(UserError, match="allowed: at most the 144 images that the attack leaves untouched"):
+            make("clean_budget=1.0", *overrides, defense=defense)
+    assert make("tuning=price", "price=1", defense="clp").manifest_entry()["needs"] == ["clean_budget"]
+    assert make("tuning=price", "price=1", defense="ep").settings.needs == ("clean_budget", "poisoned_training_set")
+
+
 def test_keys_of_all_cells_differ(make: Make) -> None:
     cells = [
         make(f"seed={seed}", attack=attack, defense=defense)

@@ -157,7 +157,7 @@ class Cell:
         return {
             "key": self.key,
             "seed": self.settings.general.seed,
-            "needs": list(self.settings.defense.needs),
+            "needs": list(self.settings.needs),
             "settings": self.resolved_settings(),
             "data": self._data(),
             "code": code_of(self.settings),

@@ -8,7 +8,7 @@ import torch
 from ntml_bench.app.settings import Settings
 from ntml_bench.data import ImageData
 from ntml_bench.data.budget import clean_budget
-from ntml_bench.defenses.base import POISONED_TRAINING_SET, Defense
+from ntml_bench.defenses.base import CLEAN_BUDGET, POISONED_TRAINING_SET, Defense
 from ntml_bench.errors import UserError
 from ntml_bench.models import Classifier, ModelConfig, check_net, make_classifier
 from ntml_bench.objective import CLEAN_BUDGET_ACCURACY
@@ -31,7 +31,7 @@ def check_cell(settings: Settings, data: ImageData) -> None:
             f"defense {defense.config.name} needs the poisoned training set, but defender_has_training_set is false; "
             "set it to true or choose a defense that needs the clean budget only"
         )
-    if defense.config.name != "none" or general.objective == CLEAN_BUDGET_ACCURACY:
+    if CLEAN_BUDGET in defense.needs or settings.tuning is not None or general.objective == CLEAN_BUDGET_ACCURACY:
         # Which images the attack takes is not known yet; how many it leaves is.
         untouched = torch.arange(len(data.train)) >= attack.touched(len(data.train))
         budget = clean_budget(data.train.labels, untouched, general.clean_budget, general.seed)

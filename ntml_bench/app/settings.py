@@ -16,6 +16,7 @@ from ntml_bench.app.fitted import Fitted, fitted_settings
 from ntml_bench.attacks import ATTACKS, Attack
 from ntml_bench.data import DATASETS, Dataset
 from ntml_bench.defenses import DEFENSES, Defense
+from ntml_bench.defenses.base import CLEAN_BUDGET
 from ntml_bench.engine import COMPILATIONS
 from ntml_bench.errors import UserError, unknown
 from ntml_bench.models import ModelConfig
@@ -108,6 +109,12 @@ class Settings:
         asked = self.general.robustness == "retuning"
         whole = self.attack.config.name != "none" and self.defense.config.name != "none"
         return self.general.retuning if asked and whole else None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What the defender must have: what the defense needs, and the clean images that a strength is chosen on."""
+        needs = self.defense.needs
+        return needs if self.tuning is None or CLEAN_BUDGET in needs else (CLEAN_BUDGET, *needs)
 
 
 def read_settings(config: DictConfig, choices: Mapping[str, Any], folders: Sequence[Path]) -> Settings:

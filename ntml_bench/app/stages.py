@@ -18,7 +18,7 @@ from ntml_bench.app.settings import Settings, Tuning
 from ntml_bench.app.victims import MODEL, Curve, Victim, Victims
 from ntml_bench.data import ImageData
 from ntml_bench.data.budget import clean_budget
-from ntml_bench.defenses.base import Defense, DefenseContext
+from ntml_bench.defenses.base import CLEAN_BUDGET, Defense, DefenseContext
 from ntml_bench.engine import Engine
 from ntml_bench.evaluation import TriggeredTest, accuracy, evaluate, right, triggered_test
 from ntml_bench.exhibits.gallery import gallery
@@ -232,7 +232,9 @@ class Stages:
         settings, victim, train = self.settings, self.victim(), self.data.train
         name = f"{defense.config.name}{strength}"
         self.say(f"defending with {name}")
-        budget = self._budget_parts(victim)[0]
+        budget = torch.empty(0, dtype=torch.long)
+        if CLEAN_BUDGET in defense.needs:
+            budget = self._budget_parts(victim)[0]
         history: Curve = []
         observed: dict[str, Metrics] = {}
         observing = 0.0
@@ -268,6 +270,7 @@ class Stages:
                 clean_budget=train[budget.to(self.engine.device)],
                 poisoned_train=victim.poisoning.apply(train),
                 num_classes=self.data.num_classes,
+                image_shape=self.data.image_shape,
                 seed=self.seed,
                 augmentation=settings.dataset.config.augmentation,
                 new_model=lambda: self.victims.new_model(derive(self.seed, "defense/new model")),

@@ -20,19 +20,14 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn import functional
+from torch import Tensor
 
 from ntml_bench.data.augmentation import augment
 from ntml_bench.data.base import Split
 from ntml_bench.defenses.base import DEFENSES, Defense, DefenseConfig, DefenseContext
-from ntml_bench.errors import UserError
-from ntml_bench.evaluation import accuracy
+from ntml_bench.defenses.masks import Channels, Masks, prune_by_masks, require_batch_norms
 from ntml_bench.models import Classifier
 from ntml_bench.schema import number
-
-BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,36 +58,21 @@ class ANP(Defense[ANPConfig]):
     version = 2
 
     def check(self, model: Classifier, image_shape: tuple[int, int, int]) -> None:
-        if not batch_norms(model):
-            raise UserError(f"defense anp prunes channels of BatchNorm layers; {type(model.net).__name__} has none")
+        require_batch_norms("anp", model)
 
     def purify(self, context: DefenseContext) -> Classifier:
-        config, model = self.config, context.model
-        if config.threshold is None:
-            held_out, rest = context.divided_budget(config.selection_share)
-            if len(rest) == 0:
-                raise UserError(
-                    f"defense.threshold=null holds out {config.selection_share:g} of the clean budget to choose a threshold; "
-                    f"of {len(held_out)} images nothing is left to learn masks from"
-                )
-            masks = self._learn_masks(context, rest)
-            threshold = self._choose_threshold(context, masks, held_out)
-        else:
-            # They do not depend on the threshold, which is what tuning goes through.
-            learning = repr(replace(config, threshold=0.0, tolerance=0.0))
-            masks = context.once(f"masks {learning}", lambda: self._learn_masks(context, context.clean_budget))
-            threshold = config.threshold
-        pruned = prune(model, masks, threshold)
-        values = {
-            "epoch": 1,
-            "threshold": threshold,
-            "pruned_channels": float(pruned),
-            "channels": float(sum(map(len, masks.values()))),
-        }
-        context.log("pruning", values)
-        return model
+        config = self.config
+        prune_by_masks(
+            context,
+            lambda budget: self._learn_masks(context, budget),
+            learned_by=replace(config, threshold=0.0, tolerance=0.0),
+            threshold=config.threshold,
+            tolerance=config.tolerance,
+            selection_share=config.selection_share,
+        )
+        return context.model
 
-    def _learn_masks(self, context: DefenseContext, budget: Split) -> dict[str, Tensor]:
+    def _learn_masks(self, context: DefenseContext, budget: Split) -> Masks:
         """The mask of each BatchNorm layer, by the layer's name."""
         config, engine = self.config, context.engine
         # A copy, because the forward passes in training mode move the running statistics.
@@ -117,45 +97,7 @@ class ANP(Defense[ANPConfig]):
             if step % 100 == 0 or step == config.steps:
                 context.log("masks", {"epoch": step, "loss": float(total) / ((step - 1) % 100 + 1)})
                 total.zero_()
-        return dict(zip(channels.names, mask.detach().split(channels.sizes), strict=True))
-
-    def _choose_threshold(self, context: DefenseContext, masks: dict[str, Tensor], held_out: Split) -> float:
-        lowest = (1 - self.config.tolerance) * accuracy(context.engine, context.model, held_out)
-        chosen = -1.0  # prunes nothing
-        for candidate in torch.linspace(0, 0.95, 20).tolist():
-            trial = deepcopy(context.model)
-            prune(trial, masks, candidate)
-            if accuracy(context.engine, trial, held_out) < lowest:
-                break
-            chosen = candidate
-        return chosen
-
-
-def batch_norms(model: nn.Module) -> dict[str, BatchNorm]:
-    """The BatchNorm layers that have a weight, by name."""
-    return {
-        name: module for name, module in model.named_modules() if isinstance(module, BatchNorm) and module.weight is not None
-    }
-
-
-class Channels:
-    """The channels of a model's BatchNorm layers in one row: `names` and `sizes` of the layers, `weight` and `bias` [C]."""
-
-    def __init__(self, model: nn.Module) -> None:
-        norms = batch_norms(model)
-        self.model = model
-        self.names = list(norms)
-        self.sizes = [len(norm.weight) for norm in norms.values()]
-        self.weight = torch.cat([norm.weight.detach() for norm in norms.values()])
-        self.bias = torch.cat([norm.bias.detach() for norm in norms.values()])
-
-    def loss(self, weight_factor: Tensor, bias_factor: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy of the model with the weights and biases of its channels times these factors [C]."""
-        weights = (self.weight * weight_factor).split(self.sizes)
-        biases = (self.bias * bias_factor).split(self.sizes)
-        scaled = {f"{name}.weight": value for name, value in zip(self.names, weights, strict=True)}
-        scaled |= {f"{name}.bias": value for name, value in zip(self.names, biases, strict=True)}
-        return functional.cross_entropy(functional_call(self.model, scaled, (images,)), labels)
+        return channels.masks(mask.detach())
 
 
 def objective(
@@ -170,14 +112,3 @@ def objective(
     d, e = start + eps * gradient.sign()
     clean = channels.loss(mask, torch.ones_like(mask), images, labels)
     return trade_off * clean + (1 - trade_off) * channels.loss(mask + d, 1 + e, images, labels)
-
-
-def prune(model: nn.Module, masks: dict[str, Tensor], threshold: float) -> int:
-    """Zero the weights of the channels whose mask is at or below the threshold, in place; returns how many."""
-    count = 0
-    with torch.no_grad():
-        for name, norm in batch_norms(model).items():
-            kept = masks[name] > threshold
-            norm.weight.mul_(kept)
-            count += int((~kept).sum())
-    return count

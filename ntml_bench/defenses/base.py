@@ -31,12 +31,12 @@ class DefenseConfig:
 class DefenseContext:
     """What the defender has; never the trigger, the list of poisons or a test image.
 
-    `model`: the backdoored model, in eval mode; the defense may change it. `clean_budget`: clean training images.
-    `poisoned_train`: the training set as the attacker left it; read it only where `needs` says so. `new_model()`: the
-    same net with fresh weights. `log(stage, values)`: training curves. `observe(name, model)`: has a model of a stage
-    measured for the record; it returns nothing, so that nothing can be chosen by it. `once(key, make)`: what `make()` returns,
-    kept for the other strengths at which the defense is run on this model; `key` says all settings of the defense that it
-    depends on, and nobody may change what is returned.
+    `model`: the backdoored model, in eval mode; the defense may change it. `clean_budget`: clean training images; read it
+    only where `needs` says so. `poisoned_train`: the training set as the attacker left it; likewise. `image_shape`: (C, H, W)
+    of the images, also for a defense that is given none. `new_model()`: the same net with fresh weights. `log(stage, values)`:
+    training curves. `observe(name, model)`: has a model of a stage measured for the record; it returns nothing, so that nothing
+    can be chosen by it. `once(key, make)`: what `make()` returns, kept for the other strengths at which the defense is run on
+    this model; `key` says all settings of the defense that it depends on, and nobody may change what is returned.
     """
 
     engine: Engine
@@ -44,6 +44,7 @@ class DefenseContext:
     clean_budget: Split
     poisoned_train: Split
     num_classes: int
+    image_shape: tuple[int, int, int]
     seed: int
     augmentation: AugmentationConfig
     new_model: Callable[[], Classifier]
@@ -100,9 +101,9 @@ C = TypeVar("C", bound=DefenseConfig)
 class Defense(ABC, Generic[C]):
     """A defense after the training. One file with a subclass and one YAML file in `conf/defense`.
 
-    `Config` is the schema of its settings. `needs` names what it is given: `clean_budget`, `poisoned_training_set`; the table
-    shows it. `version` counts changes that change results: it is part of the key of stored models. `family`: the chapter of
-    docs/methods.md that shows it; None: the last one. `origin`: publication, reconstruction or ours.
+    `Config` is the schema of its settings. `needs` names what it is given: `clean_budget`, `poisoned_training_set`, both or
+    nothing (`()`); the table shows it. `version` counts changes that change results: it is part of the key of stored models.
+    `family`: the chapter of docs/methods.md that shows it; None: the last one. `origin`: publication, reconstruction or ours.
     """
 
     Config: ClassVar[type[DefenseConfig]] = DefenseConfig

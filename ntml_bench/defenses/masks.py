@@ -1,0 +1,118 @@
+"""Masks on the channels of BatchNorm layers, and pruning by them: what `anp` and `rnp` share."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+
+from ntml_bench.data.base import Split
+from ntml_bench.defenses.base import DefenseContext
+from ntml_bench.errors import UserError
+from ntml_bench.evaluation import accuracy
+from ntml_bench.models import Classifier
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+Masks = dict[str, Tensor]
+"""The mask of each BatchNorm layer, in [0, 1] [channels], by the layer's name."""
+
+
+def batch_norms(model: nn.Module) -> dict[str, BatchNorm]:
+    """The BatchNorm layers that have a weight, by name."""
+    return {
+        name: module for name, module in model.named_modules() if isinstance(module, BatchNorm) and module.weight is not None
+    }
+
+
+def require_batch_norms(defense: str, model: Classifier) -> None:
+    """Raise UserError for a net without such layers; `defense`: the name of the one that prunes them."""
+    if not batch_norms(model):
+        raise UserError(f"defense {defense} prunes channels of BatchNorm layers; {type(model.net).__name__} has none")
+
+
+class Channels:
+    """The channels of a model's BatchNorm layers in one row: `names` and `sizes` of the layers, `weight` and `bias` [C]."""
+
+    def __init__(self, model: nn.Module) -> None:
+        norms = batch_norms(model)
+        self.model = model
+        self.names = list(norms)
+        self.sizes = [len(norm.weight) for norm in norms.values()]
+        self.weight = torch.cat([norm.weight.detach() for norm in norms.values()])
+        self.bias = torch.cat([norm.bias.detach() for norm in norms.values()])
+
+    def loss(self, weight_factor: Tensor, bias_factor: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of the model with the weights and biases of its channels times these factors [C]."""
+        weights = (self.weight * weight_factor).split(self.sizes)
+        biases = (self.bias * bias_factor).split(self.sizes)
+        scaled = {f"{name}.weight": value for name, value in zip(self.names, weights, strict=True)}
+        scaled |= {f"{name}.bias": value for name, value in zip(self.names, biases, strict=True)}
+        return functional.cross_entropy(functional_call(self.model, scaled, (images,)), labels)
+
+    def masks(self, row: Tensor) -> Masks:
+        """A row [C] by layers."""
+        return dict(zip(self.names, row.split(self.sizes), strict=True))
+
+
+def prune_by_masks(
+    context: DefenseContext,
+    learn: Callable[[Split], Masks],
+    *,
+    learned_by: Any,
+    threshold: float | None,
+    tolerance: float,
+    selection_share: float,
+) -> None:
+    """Learn masks on the clean budget and prune the model by them, in place; logged as `pruning`.
+
+    `threshold`: channels with a mask at or below it are pruned. None: it is chosen on `selection_share` of the budget, the
+    largest within `tolerance`, and `learn` is given the rest alone; UserError where nothing is left of it. `learned_by`: all
+    settings that the masks depend on, of which the threshold is none: they are learned once for all its values.
+    """
+    model = context.model
+    if threshold is None:
+        held_out, rest = context.divided_budget(selection_share)
+        if len(rest) == 0:
+            raise UserError(
+                f"defense.threshold=null holds out {selection_share:g} of the clean budget to choose a threshold; "
+                f"of {len(held_out)} images nothing is left to learn masks from"
+            )
+        masks = learn(rest)
+        threshold = choose_threshold(context, masks, held_out, tolerance)
+    else:
+        masks = context.once(f"masks {learned_by!r}", lambda: learn(context.clean_budget))
+    pruned = prune(model, masks, threshold)
+    values = {
+        "epoch": 1,
+        "threshold": threshold,
+        "pruned_channels": float(pruned),
+        "channels": float(sum(map(len, masks.values()))),
+    }
+    context.log("pruning", values)
+
+
+def choose_threshold(context: DefenseContext, masks: Masks, held_out: Split, tolerance: float) -> float:
+    """The largest of 0, 0.05, ..., 0.95 up to which the accuracy on `held_out` stays at (1 - tolerance) of before, else -1."""
+    lowest = (1 - tolerance) * accuracy(context.engine, context.model, held_out)
+    chosen = -1.0  # prunes nothing
+    for candidate in torch.linspace(0, 0.95, 20).tolist():
+        trial = deepcopy(context.model)
+        prune(trial, masks, candidate)
+        if accuracy(context.engine, trial, held_out) < lowest:
+            break
+        chosen = candidate
+    return chosen
+
+
+def prune(model: nn.Module, masks: Masks, threshold: float) -> int:
+    """Zero the weights of the channels whose mask is at or below the threshold, in place; returns how many."""
+    count = 0
+    with torch.no_grad():
+        for name, norm in batch_norms(model).items():
+            kept = masks[name] > threshold
+            norm.weight.mul_(kept)
+            count += int((~kept).sum())
+    return count
