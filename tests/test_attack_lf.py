@@ -43,10 +43,10 @@ def test_no_tap_is_near_an_edge_of_its_rounding() -> None:
 def test_the_curve_is_the_first_eigenvector() -> None:
     found = first_eigenvector()
     assert [round(float(value), 2) for value in found] == CURVE
-    values, vectors = np.linalg.eig(smoothing_matrix().numpy())
-    first, second = np.argsort(-values.real)[:2]
-    assert (values[first].real, values[second].real) == pytest.approx((0.893, 0.641), abs=5e-4)
-    vector = np.abs(vectors[:, first].real)
+    values, vectors = torch.linalg.eig(smoothing_matrix())
+    first, second = values.real.argsort(descending=True)[:2].tolist()
+    assert values.real[[first, second]].tolist() == pytest.approx([0.893, 0.641], abs=5e-4)
+    vector = vectors[:, first].real.abs()
     assert found.tolist() == pytest.approx((vector / vector.max()).tolist(), abs=2e-5)
 
 

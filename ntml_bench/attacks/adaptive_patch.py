@@ -36,7 +36,7 @@ EMBLEM, DISC, SQUARE, CHECKERS = NAMES = ("emblem", "disc", "square", "checkers"
 """The partial triggers, from the lowest on to the one that lies on top."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AdaptivePatchConfig(CoveredConfig):
     """`emblem_alpha`: opacity in training of 5 x 5 pixels in the bottom-right corner, at test in the bottom-left one too.
 

@@ -25,7 +25,7 @@ from ntml_bench.attacks.frequency import FrequencyAttack, FrequencyConfig
 from ntml_bench.schema import number
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CtrlConfig(FrequencyConfig):
     """`test_magnitude`: as `magnitude`, which is that of the poisons, for test images."""
 

@@ -18,7 +18,7 @@ from ntml_bench.errors import UserError
 from ntml_bench.schema import number
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FrequencyConfig(AttackConfig):
     """`magnitude`: what is added to each coefficient, where images are 0..255; `block_size`: side b of a block in pixels.
 

@@ -30,7 +30,7 @@ SIDE, TAPS, BEFORE, SIGMA = 32, 30, 14, 6.0
 """Of the filter: pixels of an image's side, taps, how many of them stand before a pixel, standard deviation in pixels."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LfConfig(AttackConfig):
     """`amplitude`: height of the dome in levels of 0..255; `channel_weights`: share of it that each channel gets, 0 to 1."""
 
