@@ -67,8 +67,11 @@ def convolutions_before(model: Classifier, image_shape: tuple[int, int, int]) ->
     model.eval()
     made: list[tuple[Tensor, nn.Conv2d]] = []
     found: dict[str, nn.Conv2d] = {}
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
-    hooks = [module.register_forward_hook(lambda module, _, output: made.append((output, module))) for module in convolutions]
+
+    def keep(module: nn.Conv2d, _: object, output: Tensor) -> None:
+        made.append((output, module))
+
+    hooks = [module.register_forward_hook(keep) for module in model.modules() if isinstance(module, nn.Conv2d)]
     for name, norm in batch_norms(model).items():
 
         def look(_: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
