@@ -17,3 +17,9 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
     close = get_close_matches(given, names, n=1)
     hint = f" Did you mean '{close[0]}'?" if close else ""
     return UserError(f"unknown {kind} '{given}'.{hint} Available: {', '.join(names) or '(none)'}.")
+
+
+def nearest(given: str, allowed: Iterable[str]) -> str:
+    """` (did you mean 'NAME'?)`, or nothing where no name is near."""
+    close = get_close_matches(given, sorted(allowed), n=1)
+    return f" (did you mean '{close[0]}'?)" if close else ""

@@ -7,7 +7,8 @@ values against the schema and answers a mistake with a `UserError` that names th
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from math import isfinite
-from typing import Any, TypeVar, cast, get_args, get_type_hints
+from types import NoneType
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from ntml_bench.errors import UserError, unknown
 
@@ -53,6 +54,17 @@ def one_of(*names: str) -> Any:
     return field(metadata={"check": Check(lambda value: value in names, ", ".join(names))})
 
 
+KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true, false", NoneType: "null"}
+
+
+def _words(kind: Any, value: Any) -> str:
+    """What values of a type are called, and how one is written."""
+    if get_origin(kind) is list:
+        inside = KINDS.get(get_args(kind)[0], "a value")
+        return f"a list, each {inside}: [{value}]" if isinstance(value, int | float | str) else f"a list, each {inside}"
+    return " or ".join(KINDS.get(one, "a group of settings") for one in get_args(kind) or (kind,))
+
+
 def build(schema: type[T], values: Mapping[str, Any], where: str) -> T:
     """An instance of `schema` from plain values; `where` is the dotted name of the group, for messages.
 
@@ -88,8 +100,10 @@ def build(schema: type[T], values: Mapping[str, Any], where: str) -> T:
             value = float(value)  # OmegaConf does the same, but 2.4 warns of it
         try:
             structure[name] = value
-        except OmegaConfBaseException as error:
-            raise UserError(f"{prefix}{name} is {value!r}: {str(error).splitlines()[0]}") from None
+        except OmegaConfBaseException:
+            check = entry.metadata.get("check")
+            bounds = f", {check.allowed}" if check is not None else ""
+            raise UserError(f"{prefix}{name} is {value!r}; allowed: {_words(kinds[name], value)}{bounds}") from None
         plain = structure[name]
         converted[name] = OmegaConf.to_container(plain) if OmegaConf.is_config(plain) else plain
         items = converted[name] if isinstance(converted[name], list) else [converted[name]]

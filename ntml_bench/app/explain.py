@@ -1,6 +1,7 @@
 """Hydra's and OmegaConf's errors in one clear message, with the nearest valid name."""
 
 import re
+import sys
 from argparse import ArgumentParser
 from difflib import get_close_matches
 from pathlib import Path
@@ -32,7 +33,8 @@ def explain(error: Exception) -> str:
         if option == "ntml_bench_slurm":
             return "cluster=slurm needs hydra-submitit-launcher: pip install 'ntml-bench[slurm]'"
         available = ", ".join(options) or "see --help"
-        return f"unknown {group or 'config'} '{option}'.{_nearest(option, options)} Available: {available}."
+        own = f" One of your own stands in FOLDER/{group}/{option}.yaml, with --config-dir FOLDER." if group else ""
+        return f"unknown {group or 'config'} '{option}'.{_nearest(option, options)} Available: {available}.{own}"
     if message.startswith("Primary config "):
         return (
             f"{message.splitlines()[0]} --config-path takes an absolute folder in place of the project's; --config-dir adds one"
@@ -70,10 +72,12 @@ def refused_key(error: Exception) -> str | None:
 def unknown_setting(key: str) -> str:
     """What to say of a setting that none of the chosen options has."""
     known = _known_keys()
+    group, dot, _ = key.partition(".")
+    of_chosen = _of_chosen(group) if dot else []
+    nearest = _nearest_setting(key, of_chosen or known)
     if not any(f"{name}.".startswith(f"{key}.") for name in known):
-        return f"unknown setting '{key}'.{_nearest(key, known)}"
-    group = key.partition(".")[0]
-    return f"the setting '{key}' is not one of the chosen {group}'s (in a sweep: of none of the chosen {group}s)"
+        return f"unknown setting '{key}'.{nearest}"
+    return f"the setting '{key}' is not one of the chosen {group}'s (in a sweep: of none of the chosen {group}s).{nearest}"
 
 
 def _config_name() -> str | None:
@@ -98,6 +102,30 @@ def is_of_wandb(path: Path) -> bool:
 def _nearest(name: str, names: list[str]) -> str:
     close = get_close_matches(name, names, n=1)
     return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def _nearest_setting(key: str, known: list[str]) -> str:
+    """The setting whose last part is nearest: a group of settings in between is forgotten more easily than a name is."""
+    *_, last = key.split(".")
+    ends = get_close_matches(last, {name.rpartition(".")[2] for name in known}, n=1)
+    return _nearest(key, [name for name in known if ends and name.rpartition(".")[2] == ends[0]] or known)
+
+
+def _of_chosen(group: str) -> list[str]:
+    """The settings of the options of a group that the command line chooses, or of the default; none where that is not known."""
+    folder = config_folder("conf")
+    if not (folder / group).is_dir():
+        return []
+    typed = [word.removeprefix(f"{group}=") for word in sys.argv[1:] if word.startswith(f"{group}=")]
+    defaults = yaml.safe_load((folder / "config.yaml").read_text())["defaults"]
+    usual = next((entry[group] for entry in defaults if isinstance(entry, dict) and group in entry), "")
+    names = (typed[-1] if typed else usual).split(",")
+    paths = [folder / group / f"{name}.yaml" for name in names]
+    if (not typed and _config_name() is not None) or not all(path.is_file() for path in paths):
+        return []  # a sweep's own choice, or an option from elsewhere
+    return sorted(
+        {f"{group}.{key}" for path in paths for key in _flat(OmegaConf.to_container(OmegaConf.load(path), resolve=False))}
+    )
 
 
 def _known_keys() -> list[str]:

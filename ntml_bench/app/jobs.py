@@ -19,6 +19,7 @@ from typing import Any
 from hydra.core.singleton import Singleton
 from omegaconf import OmegaConf
 
+from ntml_bench.app.signals import STOPPING
 from ntml_bench.errors import UserError
 
 COMMANDS = ("sbatch", "srun", "squeue", "scancel")
@@ -36,7 +37,6 @@ ENDED = (
 )
 GONE = "GONE"
 """The state of a job that the controller does not know: one that ended some minutes ago, or was cancelled before it began."""
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -178,16 +178,3 @@ def unstoppable() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if came:
         raise KeyboardInterrupt
-
-
-@contextmanager
-def stopped_by_any_signal() -> Iterator[None]:
-    """A `kill` and a closed terminal are like Ctrl-C: KeyboardInterrupt."""
-    kept = {number: signal.getsignal(number) for number in STOPPING if signal.getsignal(number) == signal.SIG_DFL}
-    for number in kept:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)

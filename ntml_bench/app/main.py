@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import cast
 
 import hydra
@@ -21,8 +22,23 @@ from ntml_bench.app.explain import explain, refused_key
 from ntml_bench.app.hydra_settings import check_hydra
 from ntml_bench.app.options import check_options
 from ntml_bench.app.partial import left_to_the_cells
+from ntml_bench.app.signals import stopped_by_any_signal
 from ntml_bench.app.where import asked_where, show_where
 from ntml_bench.errors import UserError
+
+_mistakes: list[UserError] = []
+"""Of a single run: Hydra prints lines of its own about what a task raises."""
+
+
+def task(config: DictConfig) -> dict[str, float | None] | float | None:
+    """`run_cell`; a single run leaves a user's mistake in `_mistakes`."""
+    try:
+        return run_cell(config)
+    except UserError as error:
+        if cast(DictConfig, HydraConfig.get()).mode != RunMode.RUN:
+            raise
+        _mistakes.append(error)
+        return None
 
 
 def run_cell(config: DictConfig) -> dict[str, float | None] | float:
@@ -60,6 +76,7 @@ def run_cell(config: DictConfig) -> dict[str, float | None] | float:
 
 def _run(application: Callable[[], object]) -> None:
     """Hydra's application with the words of the command line as Hydra takes them."""
+    _mistakes.clear()
     refused: HydraException | None = None
     with as_typed() as (program, *words):
         words, key = asked_where(words)
@@ -68,6 +85,8 @@ def _run(application: Callable[[], object]) -> None:
             sys.argv = [program, *words]
             try:
                 application() if key is None else show_where(words, key)
+                if _mistakes:
+                    raise _mistakes[0]
                 return
             except HydraException as error:
                 if refused is not None and "requires --multirun" in str(error):
@@ -80,15 +99,16 @@ def _run(application: Callable[[], object]) -> None:
 
 
 def main() -> None:
-    """Entry point: exit code 0, 1 for a mistake of the user or a failed cell, 130 for an interrupt."""
+    """Entry point: exit code 0, 1 for a mistake of the user or a failed cell, 130 for an interrupt or a `kill`."""
     # Exceptions come out of Hydra as they are; they are put into words below.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     Plugins.instance().register(SweepsOnSearchPath)
     # Hydra 1.3 wants to be told which version's defaults to use; 1.4 warns of being told.
     version = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
-    application = hydra.main(config_path=str(config_folder("conf")), config_name="config", **version)(run_cell)
+    application = hydra.main(config_path=str(config_folder("conf")), config_name="config", **version)(task)
     try:
-        _run(application)
+        with stopped_by_any_signal():
+            _run(application)
     except UserError as error:
         sys.exit(f"ntml-bench: {error}")
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
@@ -99,7 +119,8 @@ def main() -> None:
         reason = (error.strerror or str(error)).lower()
         sys.exit(f"ntml-bench: cannot use {error.filename}: {reason}; outputs=FOLDER names where everything is written")
     except KeyboardInterrupt:
-        print("\nntml-bench: interrupted; the same command goes on where it was", file=sys.stderr, flush=True)
+        with suppress(OSError):  # the terminal may be gone
+            print("\nntml-bench: interrupted; the same command goes on where it was", file=sys.stderr, flush=True)
         os._exit(130)  # without waiting for the cells in other threads: what they have not stored is made again
 
 

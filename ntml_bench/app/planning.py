@@ -24,7 +24,7 @@ def planned(
 
     The sweep's manifest is written. Raises UserError for a mistake in any cell.
     """
-    cells, returns = [], []
+    read, returns = [], []
     for number, overrides in enumerate(grid, start=first):
         composed = context.config_loader.load_sweep_config(config, list(overrides))
         with open_dict(composed):
@@ -32,14 +32,24 @@ def planned(
             composed.hydra.job.id = str(number)
         try:
             plain, choices, folders = split_config(composed)
-            cells.append(session.cell(read_settings(plain, choices, folders)))
+            read.append(read_settings(plain, choices, folders))
         except UserError as error:
-            raise UserError(f"{error}\n(in the cell {' '.join(filter_overrides(overrides))}; nothing was run)") from None
+            raise _in_the_cell(overrides, error) from None
         _check_whole(plain, returns[0].cfg if returns else plain)
         returns.append(JobReturn(overrides=list(overrides), cfg=plain, hydra_cfg=composed))
+    cells = []
+    for overrides, settings in zip(grid, read, strict=True):  # once no name is wrong: this loads or makes the data
+        try:
+            cells.append(session.cell(settings))
+        except UserError as error:
+            raise _in_the_cell(overrides, error) from None
     # A sweeper may come with its cells in batches, which together are one sweep.
     (write_manifest if first == 0 else add_to_manifest)(cells)
     return cells, returns
+
+
+def _in_the_cell(overrides: Sequence[str], error: UserError) -> UserError:
+    return UserError(f"{error}\n(in the cell {' '.join(filter_overrides(overrides))}; nothing was run)")
 
 
 def _check_whole(config: DictConfig, first: DictConfig) -> None:

@@ -18,7 +18,7 @@ from ntml_bench.data import DATASETS, Dataset
 from ntml_bench.defenses import DEFENSES, Defense
 from ntml_bench.defenses.base import CLEAN_BUDGET
 from ntml_bench.engine import COMPILATIONS
-from ntml_bench.errors import UserError, unknown
+from ntml_bench.errors import UserError, nearest, unknown
 from ntml_bench.models import ModelConfig
 from ntml_bench.objective import check_objective
 from ntml_bench.registry import Registry
@@ -208,6 +208,11 @@ def _method(registry: Registry[Any], values: Mapping[str, Any], group: str) -> A
     name = values.get("name")
     if not isinstance(name, str):
         raise UserError(f"{group}.name is {name!r}; it names the {group}'s class, one of: {', '.join(registry)}")
+    if name not in set(registry):
+        raise UserError(
+            f"{group}.name is '{name}', of which no class is registered{nearest(name, registry)}; imports=[MODULE] names the "
+            f"module that registers one of your own. Registered: {', '.join(registry)}."
+        )
     cls = registry[name]
     return cls(build(cls.Config, values, group))
 

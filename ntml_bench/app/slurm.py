@@ -59,16 +59,15 @@ def run_in_jobs(session: Session, cells: Sequence[Cell], launcher: Any, grid: Se
     for cell in open_cells:
         cell.failure_path.unlink(missing_ok=True)  # of an earlier run: what is there at the end is of this one
     submitted: list[Submitted] = []
-    with jobs.stopped_by_any_signal():
-        try:
-            _submit_all(launcher, open_cells, overrides, submitted)
-            _wait(session, submitted)
-        except BaseException:
-            with jobs.unstoppable():
-                jobs.cancel([entry.job for entry in submitted])
-            if submitted:
-                session.progress.note("The jobs are cancelled.")
-            raise
+    try:
+        _submit_all(launcher, open_cells, overrides, submitted)
+        _wait(session, submitted)
+    except BaseException:
+        with jobs.unstoppable():
+            jobs.cancel([entry.job for entry in submitted])
+        if submitted:
+            session.progress.note("The jobs are cancelled.")
+        raise
 
 
 def _settled_here(cell: Cell) -> list[str]:
