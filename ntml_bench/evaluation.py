@@ -14,21 +14,34 @@ BATCH = 500
 
 @dataclass(frozen=True)
 class TriggeredTest:
-    """Triggered test images of the non-target classes: uint8 [M, C, H, W], with their true labels int64 [M]."""
+    """Triggered test images of the non-target classes: uint8 [M, C, H, W], with their true labels int64 [M].
+
+    `targets` int64 [M]: what each is to be taken for; `target_class`: where that is one class, that class, else None.
+    `indices` int64 [M]: which of the test images they are.
+    """
 
     split: Split
-    target_class: int
+    target_class: int | None
+    targets: Tensor
+    indices: Tensor
 
 
-def triggered_test(test: Split, trigger: Callable[[Tensor], Tensor], target_class: int) -> TriggeredTest:
-    """Put the trigger (float [0, 1] to the same) on every test image of another class than the target, rounded to 8 bits."""
-    others = test[(test.labels != target_class).nonzero().flatten()]
+def triggered_test(test: Split, trigger: Callable[[Tensor], Tensor], targets: int | Tensor) -> TriggeredTest:
+    """Put the trigger (float [0, 1] to the same) on every test image of another class than its target, rounded to 8 bits.
+
+    `targets`: the class that all are to be taken for, or int64 [N], that of each test image. An image that is of its target
+    class already could not tell whether the trigger works.
+    """
+    target_class = targets if isinstance(targets, int) else None
+    each = torch.full_like(test.labels, targets) if isinstance(targets, int) else targets.to(test.labels.device)
+    indices = (test.labels != each).nonzero().flatten()
+    others = test[indices]
     images = torch.empty_like(others.images)
     with torch.inference_mode():
         for start in range(0, len(others), BATCH):
             part = slice(start, start + BATCH)
             images[part] = to_uint8(trigger(to_float(others.images[part])))
-    return TriggeredTest(Split(images, others.labels), target_class)
+    return TriggeredTest(Split(images, others.labels), target_class, each[indices], indices)
 
 
 def evaluate(engine: Engine, model: nn.Module, test: Split, triggered: TriggeredTest | None) -> dict[str, float | None]:
@@ -47,7 +60,7 @@ def evaluate(engine: Engine, model: nn.Module, test: Split, triggered: Triggered
         labels = triggered.split.labels
         probabilities = _probabilities(engine, model, triggered.split.images)
         answers = probabilities.argmax(1)
-        metrics["attack_success_rate"] = _percent(answers == triggered.target_class)
+        metrics["attack_success_rate"] = _percent(answers == triggered.targets)
         metrics["robust_accuracy"] = _percent(answers == labels)
         metrics["true_class_probability"] = _percent(probabilities.gather(1, labels[:, None]))
     return metrics

@@ -191,9 +191,11 @@ class Stages:
 
     def triggered_by(self, state: dict[str, Tensor]) -> TriggeredTest:
         """The test images under the attack's trigger with these tensors."""
-        attack = self.settings.attack
+        attack, test, classes = self.settings.attack, self.data.test, self.data.num_classes
         there = {name: value.to(self.engine.device) for name, value in state.items()}
-        return triggered_test(self.data.test, lambda images: attack.trigger(images, there), attack.config.target_class)
+        one = attack.target(classes)
+        targets = attack.targets(test.labels, classes) if one is None else one
+        return triggered_test(test, lambda images: attack.trigger(images, there), targets)
 
     # Defending.
 
