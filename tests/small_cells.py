@@ -26,6 +26,9 @@ SMALL = [
 QUICK = {
     "lc": ["attack.steps=2"],
     "narcissus": ["attack.poisoning_rate=0.02", "attack.rounds=3", "attack.warmup_epochs=1"],
+    "trojannn": ["attack.steps=3", "attack.trigger_size=6"],
+    "ssba": ["attack.steps=3", "attack.width=2"],
+    "input_aware": ["attack.mask_epochs=1", "attack.pattern_epochs=1", "attack.width=2"],
     "ft": ["defense.recipe.epochs=1"],
     "fp": ["defense.recipe.epochs=1"],
     "nad": ["defense.teacher.epochs=1", "defense.student.epochs=1"],

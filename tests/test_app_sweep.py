@@ -47,7 +47,11 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_help_lists_every_option(workplace: Path) -> None:
     outcome = bench("--help")
     assert outcome.code == 0
-    assert "attack: badnets, badnets_all_to_all, badnets_random, blended, lc, narcissus, none, sig, wanet" in outcome.output
+    assert (
+        "attack: badnets, badnets_all_to_all, badnets_random, blended, input_aware, lc, narcissus, none, sig, ssba, "
+        in outcome.output
+    )
+    assert "trojannn, wanet" in outcome.output
     assert "defense: anp, fp, ft, i_bau, nad, none, nt_ml, nt_ml_selective" in outcome.output
     datasets = "cifar10, cifar100, cifar10_jpeg, digit_scenes, digits, gtsrb, image_folder, tiny_imagenet"
     assert f"dataset: {datasets}" in outcome.output

@@ -7,6 +7,7 @@ Where the defense is tuned, a purified model for each of its strengths, and the 
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from ntml_bench.data import ImageData
 from ntml_bench.data.budget import clean_budget
 from ntml_bench.defenses.base import Defense, DefenseContext
 from ntml_bench.engine import Engine
-from ntml_bench.evaluation import TriggeredTest, accuracy, evaluate, right, triggered_test
+from ntml_bench.evaluation import TriggeredTest, accuracy, cross_test, evaluate, right, triggered_test
 from ntml_bench.exhibits.gallery import gallery
 from ntml_bench.exhibits.model import exhibit
 from ntml_bench.models import Classifier
@@ -195,7 +196,8 @@ class Stages:
         there = {name: value.to(self.engine.device) for name, value in state.items()}
         one = attack.target(classes)
         targets = attack.targets(test.labels, classes) if one is None else one
-        return triggered_test(test, lambda images: attack.trigger(images, there), targets)
+        triggered = triggered_test(test, lambda images: attack.trigger(images, there), targets)
+        return replace(triggered, cross=cross_test(test, lambda images, others: attack.cross_trigger(images, others, there)))
 
     # Defending.
 

@@ -206,6 +206,14 @@ class Attack(ABC, Generic[C]):
     def trigger(self, images: Tensor, state: dict[str, Tensor]) -> Tensor:
         """Test images with the trigger: float [N, C, H, W] in [0, 1] to the same; `state` of the poisoning on their device."""
 
+    def cross_trigger(self, images: Tensor, origins: Tensor, state: dict[str, Tensor]) -> Tensor | None:
+        """Images under the triggers of other images, `origins`: float [N, C, H, W] in [0, 1] each.
+
+        For attacks that make each image a trigger of its own, which is not to work on another; None of all others. The record
+        then has the `cross_accuracy`: how many of these are classified right.
+        """
+        return None
+
     def during_training(
         self, images: Tensor, labels: Tensor, state: dict[str, Tensor], rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
