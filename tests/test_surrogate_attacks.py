@@ -215,8 +215,8 @@ def test_input_aware_counts_never_exceed_the_images() -> None:
 
 def test_training_makes_masks_small_and_fools_the_surrogate() -> None:
     split = train_split()
-    brief = quick("input_aware", width=4, mask_epochs=6, pattern_epochs=0, batch_size=24)
-    raw = quick("input_aware", width=4, mask_epochs=0, pattern_epochs=0)
+    brief: Any = quick("input_aware", width=4, mask_epochs=6, pattern_epochs=0, batch_size=24)
+    raw: Any = quick("input_aware", width=4, mask_epochs=0, pattern_epochs=0)
     images = split.images.float() / 255
     trained, start = (each.trigger_state(context(split)) for each in (brief, raw))
     small, large = (float(each.masks(images, state).mean()) for each, state in ((brief, trained), (raw, start)))
