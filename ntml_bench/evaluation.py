@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,21 +15,49 @@ BATCH = 500
 
 @dataclass(frozen=True)
 class TriggeredTest:
-    """Triggered test images of the non-target classes: uint8 [M, C, H, W], with their true labels int64 [M]."""
+    """Triggered test images of the non-target classes: uint8 [M, C, H, W], with their true labels int64 [M].
+
+    `targets` int64 [M]: what each is to be taken for; `target_class`: where that is one class, that class, else None.
+    `indices` int64 [M]: which of the test images they are. `cross` uint8 [N, C, H, W] with their true labels: the test images
+    under the triggers of others, of an attack whose triggers are each an image's own; else None.
+    """
 
     split: Split
-    target_class: int
+    target_class: int | None
+    targets: Tensor
+    indices: Tensor
+    cross: Split | None = None
 
 
-def triggered_test(test: Split, trigger: Callable[[Tensor], Tensor], target_class: int) -> TriggeredTest:
-    """Put the trigger (float [0, 1] to the same) on every test image of another class than the target, rounded to 8 bits."""
-    others = test[(test.labels != target_class).nonzero().flatten()]
-    images = torch.empty_like(others.images)
+def triggered_test(test: Split, trigger: Callable[[Tensor], Tensor], targets: int | Tensor) -> TriggeredTest:
+    """Put the trigger (float [0, 1] to the same) on every test image of another class than its target, rounded to 8 bits.
+
+    `targets`: the class that all are to be taken for, or int64 [N], that of each test image. An image that is of its target
+    class already could not tell whether the trigger works.
+    """
+    target_class = targets if isinstance(targets, int) else None
+    each = torch.full_like(test.labels, targets) if isinstance(targets, int) else targets.to(test.labels.device)
+    indices = (test.labels != each).nonzero().flatten()
+    others = test[indices]
+    return TriggeredTest(Split(_changed(others.images, trigger), others.labels), target_class, each[indices], indices)
+
+
+def cross_test(test: Split, cross_trigger: Callable[[Tensor, Tensor], Tensor | None]) -> Split | None:
+    """Each test image under the trigger of the one before it (of the last, the first), rounded to 8 bits; None where the
+    attack has no such thing."""
+    origins = test.images.roll(1, 0)
+    if cross_trigger(to_float(test.images[:1]), to_float(origins[:1])) is None:
+        return None
+    return Split(_changed(test.images, cast(Callable[..., Tensor], cross_trigger), origins), test.labels)
+
+
+def _changed(images: Tensor, change: Callable[..., Tensor], *more: Tensor) -> Tensor:
+    result = torch.empty_like(images)
     with torch.inference_mode():
-        for start in range(0, len(others), BATCH):
+        for start in range(0, len(images), BATCH):
             part = slice(start, start + BATCH)
-            images[part] = to_uint8(trigger(to_float(others.images[part])))
-    return TriggeredTest(Split(images, others.labels), target_class)
+            result[part] = to_uint8(change(*(to_float(each[part]) for each in (images, *more))))
+    return result
 
 
 def evaluate(engine: Engine, model: nn.Module, test: Split, triggered: TriggeredTest | None) -> dict[str, float | None]:
@@ -47,9 +76,11 @@ def evaluate(engine: Engine, model: nn.Module, test: Split, triggered: Triggered
         labels = triggered.split.labels
         probabilities = _probabilities(engine, model, triggered.split.images)
         answers = probabilities.argmax(1)
-        metrics["attack_success_rate"] = _percent(answers == triggered.target_class)
+        metrics["attack_success_rate"] = _percent(answers == triggered.targets)
         metrics["robust_accuracy"] = _percent(answers == labels)
         metrics["true_class_probability"] = _percent(probabilities.gather(1, labels[:, None]))
+        if triggered.cross is not None:
+            metrics["cross_accuracy"] = _percent(right(engine, model, triggered.cross))
     return metrics
 
 

@@ -61,6 +61,31 @@ def test_by_hand() -> None:
     assert accuracy(ENGINE, Lookup(), test) == pytest.approx(4 / 7)
 
 
+def test_a_label_map_by_hand() -> None:
+    # Class y is to be taken for (y + 1) mod 4: all seven images count.
+    labels = [0, 0, 2, 3, 3, 1, 1]
+    triggered = [1, 0, 3, 0, 3, 2, 0]  # 4 to the next class (3 wraps to 0), 2 right, 1 elsewhere
+    test = scene(labels, labels, triggered)
+    made = triggered_test(test, white, (test.labels + 1) % CLASSES)
+    assert made.target_class is None
+    assert made.targets.tolist() == [1, 1, 3, 0, 0, 2, 2]
+    assert made.indices.tolist() == list(range(7))
+    found = evaluate(ENGINE, Lookup(), test, made)
+    assert found["attack_success_rate"] == pytest.approx(100 * 4 / 7)
+    assert found["robust_accuracy"] == pytest.approx(100 * 2 / 7)
+    # Where a class stays what it is its images do not count: here the third and the last two.
+    some = triggered_test(test, white, torch.tensor([1, 1, 2, 0, 0, 1, 1]))
+    assert some.indices.tolist() == [0, 1, 3, 4]
+    assert evaluate(ENGINE, Lookup(), test, some)["attack_success_rate"] == 50.0
+
+
+def test_a_map_to_one_class_is_that_class() -> None:
+    test = scene([0, 0, 2, 3, 3, 1, 1], [0] * 7, [1, 1, 1, 3, 0, 1, 1])
+    one, mapped = triggered_test(test, white, 1), triggered_test(test, white, torch.ones_like(test.labels))
+    assert torch.equal(one.split.images, mapped.split.images)
+    assert evaluate(ENGINE, Lookup(), test, one) == evaluate(ENGINE, Lookup(), test, mapped)
+
+
 def test_without_a_trigger_there_is_clean_accuracy_only() -> None:
     found = evaluate(ENGINE, Lookup(), scene([0, 1], [0, 0], [0, 0]), None)
     assert found == {

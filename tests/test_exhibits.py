@@ -233,6 +233,19 @@ def test_without_the_target_class_x_is_silent() -> None:
     assert places[:, 1].abs().max() > 0
 
 
+def test_without_one_target_the_plane_is_of_the_two_largest_spreads() -> None:
+    # Around (1, 2, 3): the largest spread along the second coordinate (3, 3, -3, -3), then along the third.
+    features = torch.tensor([[1.0, 5, 4], [1, 5, 2], [1, -1, 4], [1, -1, 2]])
+    plane = plane_of(features, torch.arange(4), None)
+    assert plane.origin.tolist() == [1, 2, 3]
+    places = plane.places(features)
+    assert torch.allclose(places.abs(), torch.tensor([[1, 1 / 3]] * 4), atol=1e-6)
+    assert places[:, 0].sum() == pytest.approx(0, abs=1e-6)
+    assert float((places[:, 0] * places[:, 1]).sum()) == pytest.approx(0, abs=1e-6)
+    same = torch.ones(3, 5)
+    assert torch.equal(plane_of(same, torch.arange(3), None).places(same), torch.zeros(3, 2))
+
+
 # The exhibit of a model.
 
 
@@ -304,6 +317,17 @@ def test_a_model_of_no_numbers_is_at_the_origin() -> None:
             weights.fill_(torch.nan)
     made = exhibit(ENGINE, model, test, triggered).tensors
     assert made["clean_map"].abs().max() == made["triggered_map"].abs().max() == made["true_class_probability"].max() == 0
+
+
+def test_a_label_map_has_a_gallery_and_an_exhibit_of_all_images() -> None:
+    data = data_of(40)
+    triggered = triggered_test(data.test, corner, (data.test.labels + 1) % CLASSES)
+    shown = gallery(data, triggered)
+    assert (shown.record["target"], shown.record["images"]) == (None, 40)
+    assert shown.record["classes"] == ["ant", "bee", "cat", "dog"] * 2
+    made = exhibit(ENGINE, classifier(shape=(3, 12, 12)), data.test, triggered)
+    assert made.record == {"target_class": None}
+    assert len(made.tensors["triggered_map"]) == 40
 
 
 def test_the_distance_of_the_means_is_one() -> None:

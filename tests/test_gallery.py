@@ -10,6 +10,7 @@ import pytest
 from app_runner import SMALL, bench, workplace
 from builders import CONF
 from documents import file_of_the_pages
+from small_cells import QUICK
 
 import ntml_bench.app.victims
 from ntml_bench.attacks import ATTACKS
@@ -20,7 +21,9 @@ from ntml_bench.report.read import read_report
 __all__ = ["workplace"]
 
 SETTINGS = [word for word in SMALL if not word.startswith(("dataset=", "tracking="))]
-WITHOUT_MODEL = [name for name in ATTACKS if (CONF / "attack" / f"{name}.yaml").exists() and name not in ("none", "narcissus")]
+WITH_MODEL = ("narcissus", "trojannn", "input_aware")
+OWN = [name for name in ATTACKS if (CONF / "attack" / f"{name}.yaml").exists() and name != "none"]
+WITHOUT_MODEL = [name for name in OWN if name not in WITH_MODEL]
 NARCISSUS = ["attack.poisoning_rate=0.02", "attack.rounds=3", "attack.warmup_epochs=1"]
 
 
@@ -37,10 +40,17 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ntml_bench.app.victims, "fit", refuse)
 
 
+@pytest.mark.parametrize("attack", WITH_MODEL)
+def test_every_attack_with_a_model_asks_for_it(attack: str, no_training: None) -> None:
+    settings = NARCISSUS if attack == "narcissus" else QUICK[attack]
+    with pytest.raises(UserError, match="is made with a model"):
+        gallery_of(attack, "digits", [*SETTINGS, *settings])
+
+
 @pytest.mark.parametrize("attack", WITHOUT_MODEL)
 def test_every_attack_without_a_model_of_its_own_is_shown(attack: str, no_training: None, workplace: Path) -> None:
     start = time.monotonic()
-    found = gallery_of(attack, "digits", SETTINGS)
+    found = gallery_of(attack, "digits", [*SETTINGS, *QUICK.get(attack, [])])
     assert time.monotonic() - start < 30
     assert found.clean.shape == found.triggered.shape == (8, 32, 32, 3)
     assert len(found.classes) == len(set(found.classes)) == 8

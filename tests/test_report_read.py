@@ -159,7 +159,7 @@ def test_a_published_number_makes_a_comparison(tmp_path: Path) -> None:
         ({"classes": "ab"}, {}),
         ({"classes": [1, 2]}, {}),
         ({"classes": ["a" * 201, "b"]}, {}),
-        ({"target": None}, {}),
+        ({"target": 0}, {}),
         ({"images": 2.5}, {}),
         ({"images": True}, {}),
         ({"images": -1}, {}),
@@ -205,7 +205,7 @@ def test_where_nothing_is_changed_the_psnr_is_infinite(tmp_path: Path) -> None:
     [
         (-1, {}),
         ("0", {}),
-        (None, {}),
+        (True, {}),
         (0, {"clean_map": torch.zeros(3, 3)}),
         (0, {"clean_map": torch.zeros(4, 2)}),
         (0, {"clean_map": torch.zeros(3, 2, dtype=torch.float64)}),
@@ -226,6 +226,16 @@ def test_what_is_no_exhibit_is_not_shown(target: Any, tensors: dict[str, Any], t
     store = Store(tmp_path)
     store.get_or_make("exhibit", BEFORE, lambda: Artifact({"target_class": target}, exhibit_tensors(**tensors)))
     assert read_exhibit(store, BEFORE) is None
+
+
+def test_where_each_class_has_its_own_target_none_is_named(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.get_or_make("gallery", GALLERY, lambda: Artifact(gallery_record(target=None), gallery_tensors()))
+    store.get_or_make("exhibit", BEFORE, lambda: Artifact({"target_class": None}, exhibit_tensors()))
+    gallery, exhibit = read_gallery(store, GALLERY, "digits", "badnets"), read_exhibit(store, BEFORE)
+    assert gallery is not None
+    assert exhibit is not None
+    assert (gallery.target, exhibit.target_class) == (None, None)
 
 
 def test_a_large_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from ntml_bench.evaluation import defense_effectiveness_rating
 from ntml_bench.files import StorageError
 from ntml_bench.objective import CLEAN_BUDGET_ACCURACY, metric_of
 from ntml_bench.records.manifest import failure_path, running_path
-from ntml_bench.records.targets import Target
+from ntml_bench.records.targets import Target, mapped
 from ntml_bench.store import Artifact, Store, key_of, plain, write_json
 
 RECORD_VERSION = 2
@@ -146,10 +146,18 @@ class Cell:
     @property
     def target(self) -> Target | None:
         """What the attack aims at; None of a cell without an attack."""
-        labels, number = self.settings.labels, self.settings.attack.config.target_class
-        if self.settings.attack.config.name == "none":
+        labels, attack = self.settings.labels, self.settings.attack
+        if attack.config.name == "none":
             return None
-        return Target(labels["dataset"], labels["attack"], number, self.data.class_names[number])
+        number = attack.target(self.data.num_classes)
+        name = mapped(self._targets or []) if number is None else self.data.class_names[number]
+        return Target(labels["dataset"], labels["attack"], number, name)
+
+    @property
+    def _targets(self) -> list[int] | None:
+        """The label map of an attack whose target depends on an image's class, by class; None of any other."""
+        attack, classes = self.settings.attack, self.data.num_classes
+        return attack.targets(torch.arange(classes), classes).tolist() if attack.target(classes) is None else None
 
     def manifest_entry(self) -> dict[str, Any]:
         """What the table must know of a cell before it is done."""
@@ -164,6 +172,7 @@ class Cell:
             "fitted": self.settings.fitted,
             "published_rate": self.settings.attack.published_rate,
             "target_name": self.target and self.target.name,
+            **({} if self._targets is None else {"targets": self._targets}),
             "artifacts": self.stages.keys.artifacts(self.has_floor),
             **{group: labels[group] for group in ("dataset", "model", "attack", "defense")},
         }

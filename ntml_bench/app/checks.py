@@ -48,7 +48,12 @@ def _check_target(settings: Settings, data: ImageData) -> None:
     """Raise UserError where the attack could not be measured, or would poison nothing."""
     attack = settings.attack
     target, rate = attack.config.target_class, attack.config.poisoning_rate
-    if attack.config.name != "none" and bool((data.test.labels == target).all()):
+    if attack.config.name != "none" and bool(attack.reached(data.test.labels, data.num_classes).all()):
+        if attack.target(data.num_classes) is None:
+            raise UserError(
+                f"attack {attack.config.name} could be measured on none of {len(data.test)} test images: the class of each is "
+                "the one that it is to be taken for; allowed: a label map that changes some of them"
+            )
         raise UserError(
             f"attack.target_class is {target} ({data.class_names[target]!r}), the class of all {len(data.test)} test "
             "images; allowed: a class beside which there are others, on whose images the attack is measured"

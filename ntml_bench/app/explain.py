@@ -74,9 +74,9 @@ def unknown_setting(key: str) -> str:
     known = _known_keys()
     group, dot, _ = key.partition(".")
     of_chosen = _of_chosen(group) if dot else []
-    nearest = _nearest_setting(key, of_chosen or known)
+    nearest = _nearest_setting(key, of_chosen)
     if not any(f"{name}.".startswith(f"{key}.") for name in known):
-        return f"unknown setting '{key}'.{nearest}"
+        return f"unknown setting '{key}'.{nearest or _nearest_setting(key, known)}"
     return f"the setting '{key}' is not one of the chosen {group}'s (in a sweep: of none of the chosen {group}s).{nearest}"
 
 

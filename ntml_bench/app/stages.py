@@ -8,6 +8,7 @@ Where the defense is tuned, a purified model for each of its strengths, and the 
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from ntml_bench.data import ImageData
 from ntml_bench.data.budget import clean_budget
 from ntml_bench.defenses.base import CLEAN_BUDGET, Defense, DefenseContext
 from ntml_bench.engine import Engine
-from ntml_bench.evaluation import TriggeredTest, accuracy, evaluate, right, triggered_test
+from ntml_bench.evaluation import TriggeredTest, accuracy, cross_test, evaluate, right, triggered_test
 from ntml_bench.exhibits.gallery import gallery
 from ntml_bench.exhibits.model import exhibit
 from ntml_bench.models import Classifier
@@ -221,9 +222,12 @@ class Stages:
 
     def triggered_by(self, state: dict[str, Tensor]) -> TriggeredTest:
         """The test images under the attack's trigger with these tensors."""
-        attack = self.settings.attack
+        attack, test, classes = self.settings.attack, self.data.test, self.data.num_classes
         there = {name: value.to(self.engine.device) for name, value in state.items()}
-        return triggered_test(self.data.test, lambda images: attack.trigger(images, there), attack.config.target_class)
+        one = attack.target(classes)
+        targets = attack.targets(test.labels, classes) if one is None else one
+        triggered = triggered_test(test, lambda images: attack.trigger(images, there), targets)
+        return replace(triggered, cross=cross_test(test, lambda images, others: attack.cross_trigger(images, others, there)))
 
     # Defending.
 

@@ -45,7 +45,7 @@ class BadNets(Attack[BadNetsConfig]):
     def poison(self, context: AttackContext) -> Poisoning:
         indices = self.choose(context)
         images = to_float(context.train.images[indices.to(context.train.images.device)])
-        return self.all_poisons(indices, self.trigger(images, {}), {}, {})
+        return self.all_poisons(indices, self.trigger(images, {}), {}, {}, context)
 
     def trigger(self, images: Tensor, state: dict[str, Tensor]) -> Tensor:
         height, width = images.shape[2:]

@@ -122,7 +122,13 @@ class Attack(ABC, Generic[C]):
                 f"attack.target_class is {config.target_class}; the data set has {classes} classes: 0 to {classes - 1}"
             )
         total = int(class_sizes.sum())
-        target_size = int(class_sizes[config.target_class])
+        labels = torch.arange(classes)
+        targets = self.targets(labels, classes)
+        if targets.shape != labels.shape or not bool(((targets >= 0) & (targets < classes)).all()):
+            raise UserError(
+                f"attack {config.name} maps the classes 0 to {classes - 1} to {targets.tolist()}; allowed: one of them for each"
+            )
+        target_size = int(class_sizes[targets == labels].sum())
         available = target_size if self.clean_label else total - target_size
         wanted = round(config.poisoning_rate * total)
         if wanted == 0 and config.poisoning_rate > 0:
@@ -141,22 +147,50 @@ class Attack(ABC, Generic[C]):
         """How many of `total` images the attack changes: those that no defender can trust."""
         return round(self.config.poisoning_rate * total)
 
+    def targets(self, labels: Tensor, num_classes: int) -> Tensor:
+        """The label map: what triggered images are to be taken for, by their true labels. Int64 [N] to int64 [N].
+
+        One class for all of them, unless a class overrides it. It depends on the label alone.
+        """
+        return torch.full_like(labels, self.config.target_class)
+
+    def target(self, num_classes: int) -> int | None:
+        """The one class that images of all classes are to be taken for; None where it depends on their own."""
+        mapped = self.targets(torch.arange(num_classes), num_classes)
+        return int(mapped[0]) if bool((mapped == mapped[0]).all()) else None
+
+    def reached(self, labels: Tensor, num_classes: int) -> Tensor:
+        """Bool [N]: the images that are of the class already that they are to be taken for. No trigger is measured on them."""
+        return self.targets(labels, num_classes) == labels
+
     def choose(self, context: AttackContext) -> Tensor:
         """Sorted indices int64 [P] (CPU) of the images to poison: of the target class if clean-label, else of the others."""
         labels = context.train.labels.cpu()
-        is_target = labels == self.config.target_class
+        is_target = self.reached(labels, context.num_classes)
         candidates = (is_target if self.clean_label else ~is_target).nonzero().flatten()
         count = round(self.config.poisoning_rate * len(labels))
         return candidates[stratified(labels[candidates], count, context.generator("choice of poisons"))]
 
     def all_poisons(
-        self, indices: Tensor, images: Tensor, state: dict[str, Tensor], notes: dict[str, str | int | float]
+        self,
+        indices: Tensor,
+        images: Tensor,
+        state: dict[str, Tensor],
+        notes: dict[str, str | int | float],
+        context: AttackContext | None = None,
     ) -> Poisoning:
         """A poisoning without covers: float `images` [P, C, H, W] in [0, 1] are quantised, and every label is the target class.
 
         So it is for both kinds: a clean-label attack poisons images of the target class only. `indices` as from `choose`.
+        `context` tells the true labels: an attack whose target depends on them needs it (TypeError).
         """
-        labels = torch.full((len(indices),), self.config.target_class, device=images.device)
+        if context is not None:
+            train = context.train.labels
+            labels = self.targets(train[indices.to(train.device)], context.num_classes).to(images.device)
+        elif type(self).targets is Attack.targets:
+            labels = torch.full((len(indices),), self.config.target_class, device=images.device)
+        else:
+            raise TypeError(f"{type(self).__name__} has a label map: all_poisons needs the context, for the true labels")
         is_poison = torch.ones(len(indices), dtype=torch.bool)
         return Poisoning(indices, to_uint8(images), labels, is_poison, state, {"poisons": len(indices), **notes})
 
@@ -171,6 +205,14 @@ class Attack(ABC, Generic[C]):
     @abstractmethod
     def trigger(self, images: Tensor, state: dict[str, Tensor]) -> Tensor:
         """Test images with the trigger: float [N, C, H, W] in [0, 1] to the same; `state` of the poisoning on their device."""
+
+    def cross_trigger(self, images: Tensor, origins: Tensor, state: dict[str, Tensor]) -> Tensor | None:
+        """Images under the triggers of other images, `origins`: float [N, C, H, W] in [0, 1] each.
+
+        For attacks that make each image a trigger of its own, which is not to work on another; None of all others. The record
+        then has the `cross_accuracy`: how many of these are classified right.
+        """
+        return None
 
     def during_training(
         self, images: Tensor, labels: Tensor, state: dict[str, Tensor], rng: torch.Generator

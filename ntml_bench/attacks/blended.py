@@ -48,7 +48,7 @@ class Blended(Attack[BlendedConfig]):
         draw = {"noise": noise_pattern, "shape": shape_pattern}[self.config.pattern]
         pattern = draw(channels, height, width, generator(self.config.pattern_seed, "attack/blended/pattern"))
         state = {"pattern": pattern.to(device)}
-        return self.all_poisons(indices, self.trigger(images, state), state, {})
+        return self.all_poisons(indices, self.trigger(images, state), state, {}, context)
 
     def trigger(self, images: Tensor, state: dict[str, Tensor]) -> Tensor:
         alpha = self.config.alpha

@@ -19,10 +19,10 @@ MEASURED = 500
 def gallery(data: ImageData, triggered: TriggeredTest) -> Artifact:
     """`clean` and `triggered` uint8 [K, H, W, C], the names of their classes, and mean distances over `images` images.
 
-    PSNR is the mean over the images that are changed at all; None, as JSON has no infinity, where none is.
+    PSNR is the mean over the images that are changed at all; None, as JSON has no infinity, where none is. `target` is None
+    where it depends on an image's class.
     """
-    # In the order of the triggered images.
-    others = data.test[(data.test.labels != triggered.target_class).nonzero().flatten()]
+    others = data.test[triggered.indices]
     labels = others.labels.cpu()
     shown, measured = by_turns(labels, SHOWN), sample(labels, MEASURED, "gallery")
     before, after = (images[measured.to(images.device)] for images in (others.images, triggered.split.images))
@@ -30,7 +30,7 @@ def gallery(data: ImageData, triggered: TriggeredTest) -> Artifact:
     changed = decibels[decibels.isfinite()]
     record: dict[str, Any] = {
         "classes": [data.class_names[label] for label in labels[shown]],
-        "target": data.class_names[triggered.target_class],
+        "target": None if triggered.target_class is None else data.class_names[triggered.target_class],
         "images": len(measured),
         "psnr": _mean(changed),
         "ssim": _mean(ssim(before, after)),

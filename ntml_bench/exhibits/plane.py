@@ -21,14 +21,19 @@ class Plane:
         return ((features.double() - self.origin) @ self.axes).float()
 
 
-def plane_of(features: Tensor, labels: Tensor, target_class: int) -> Plane:
+def plane_of(features: Tensor, labels: Tensor, target_class: int | None) -> Plane:
     """The plane of clean images: their features float [N, D] and labels int64 [N].
 
     x leads from the mean of the other classes, the origin, to that of the target class, which is at x = 1. y is the first
     principal component of what is left without x, in the same scale; of its two directions the one in which the mean of the
     first other class lies. Where the two means are one, or one of them is missing, x says nothing, and is 0 everywhere.
+
+    Without a target class (None) x and y are the first two principal components, from the mean of all, in units of the
+    standard deviation along x.
     """
     features = features.double()
+    if target_class is None:
+        return _principal_plane(features)
     target = labels == target_class
     others = features[~target] if not target.all() else features
     origin = others.mean(0)
@@ -44,6 +49,17 @@ def plane_of(features: Tensor, labels: Tensor, target_class: int) -> Plane:
     if float((first.mean(0) - origin) @ up) < 0:
         up = -up
     return Plane(origin, torch.stack([unit, up], dim=1) / distance)
+
+
+def _principal_plane(features: Tensor) -> Plane:
+    origin = features.mean(0)
+    centred = features - origin
+    length = float(features.norm(dim=1).max())
+    right = _principal(centred, NOTHING * length)
+    along = centred @ right
+    up = _principal(centred - along[:, None] * right, NOTHING * length)
+    scale = float(along.square().mean().sqrt()) or 1.0
+    return Plane(origin, torch.stack([right, up], dim=1) / scale)
 
 
 def _principal(centred: Tensor, least: float) -> Tensor:

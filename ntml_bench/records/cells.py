@@ -12,7 +12,7 @@ from ntml_bench.records.family import family_of
 from ntml_bench.records.labels import Labels, label_cells
 from ntml_bench.records.manifest import MANIFEST, SweepFolder
 from ntml_bench.records.numbers import NO_METRICS, Metrics, read_count, read_metrics, read_number
-from ntml_bench.records.targets import Target
+from ntml_bench.records.targets import Target, mapped
 from ntml_bench.records.told import check_told
 from ntml_bench.records.tuned import Choice, read_choice
 
@@ -166,6 +166,10 @@ def _computed(environment: Mapping[str, Any]) -> str | None:
 
 
 def _target(entry: Mapping[str, Any]) -> Target | None:
+    targets = entry.get("targets")
+    if targets is not None:
+        whole = isinstance(targets, list) and all(type(target) is int for target in targets)
+        return Target(entry["dataset"], entry["attack"], None, mapped(targets)) if whole else None
     name, number = entry.get("target_name"), ((entry.get("settings") or {}).get("attack") or {}).get("target_class")
     return Target(entry["dataset"], entry["attack"], number, name) if name is not None and type(number) is int else None
 

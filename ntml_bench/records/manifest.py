@@ -135,6 +135,8 @@ def _checked(entry: Any) -> dict[str, Any]:
         raise ValueError(f"the artifacts of cell {key} are {artifacts!r:.80}")
     if not isinstance(entry.get("target_name"), str | None):
         raise ValueError(f"the name of the target of cell {key} is {entry['target_name']!r:.80}")
+    if not isinstance(entry.get("targets"), list | None):
+        raise ValueError(f"the targets of cell {key} are {entry['targets']!r:.80}")
     rate = entry.get("published_rate")
     if isinstance(rate, bool) or not isinstance(rate, int | float | None):
         raise ValueError(f"the published rate of cell {key} is {rate!r:.80}")

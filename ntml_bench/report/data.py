@@ -26,8 +26,8 @@ class Gallery:
     dataset: str
     attack: str
     """As the table labels it."""
-    target: str
-    """The name of the target class."""
+    target: str | None
+    """The name of the target class; None where each class has its own."""
     clean: NDArray[np.uint8]
     triggered: NDArray[np.uint8]
     classes: tuple[str, ...]
@@ -43,6 +43,7 @@ class Exhibit:
 
     The map, float32 [N, 2] and [M, 2], is a plane through the model's features (what its last layer reads): to the right is
     where clean images of the target class differ from the others, upwards is the largest spread of the clean ones besides.
+    Where each class has its own target (`target_class` is None), both are the directions of the largest spread.
     `true_class_probability`: float32 [M], percent, of the triggered images.
     """
 
@@ -51,7 +52,7 @@ class Exhibit:
     triggered_map: NDArray[np.float32]
     triggered_labels: NDArray[np.int64]
     true_class_probability: NDArray[np.float32]
-    target_class: int
+    target_class: int | None
 
 
 @dataclass(frozen=True)

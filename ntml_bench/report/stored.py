@@ -47,7 +47,7 @@ def gallery_from(record: Record, arrays: Arrays, dataset: str, attack: str) -> G
     return Gallery(
         dataset=dataset,
         attack=attack,
-        target=_name(record["target"]),
+        target=None if record["target"] is None else _name(record["target"]),
         clean=clean,
         triggered=triggered,
         classes=tuple(map(_name, names)),
@@ -70,7 +70,7 @@ def exhibit_from(record: Record, arrays: Arrays) -> Exhibit:
         triggered_map=_floats(arrays["triggered_map"], 2),
         triggered_labels=_labels(arrays["triggered_labels"]),
         true_class_probability=probability,
-        target_class=_count(record["target_class"]),
+        target_class=None if record["target_class"] is None else _count(record["target_class"]),
     )
     if len(found.clean_map) != len(found.clean_labels):
         raise ValueError("there are other labels than clean images")

@@ -70,11 +70,13 @@ def _drawable(exhibit: Exhibit) -> bool:
 
 def _figure(panels: Sequence[Panel], about: str, seed: int | None) -> Figure:
     across, gap = (SINGLE - 0.2 - 0.14) / 2, 0.08
+    one_target = panels[0].exhibit.target_class is not None
     keys = [
-        Key(OTHERS | {"markersize": 3}, "clean, other classes"),
-        Key(TARGET, "clean, target class"),
-        Key(TRIGGERED, "triggered, other classes"),
+        Key(OTHERS | {"markersize": 3}, "clean, other classes" if one_target else "clean"),
+        *([Key(TARGET, "clean, target class")] if one_target else []),
+        Key(TRIGGERED, "triggered, other classes" if one_target else "triggered"),
     ]
+    to_the_right = "towards the target class" if one_target else "largest spread"
     legend = flowed(keys, SINGLE - 0.1)
     bottom = 0.36 + across + 0.24
     canvas = Canvas(SINGLE, bottom + LINE * len(legend) + 0.04)
@@ -84,7 +86,7 @@ def _figure(panels: Sequence[Panel], about: str, seed: int | None) -> Figure:
         canvas.write(left, 0.31, panel.title + _numbers(panel.metrics), size=SIZE)
         axes = canvas.panel(left, 0.36, across, across)
         _draw(axes, panel.exhibit)
-        canvas.write(left + across / 2, 0.36 + across + 0.12, "towards the target class", size=SMALL, across="center")
+        canvas.write(left + across / 2, 0.36 + across + 0.12, to_the_right, size=SMALL, across="center")
     canvas.write(0.14, 0.36 + across / 2, "largest other spread", size=SMALL, across="center", turned=True)
     canvas.legend(0.06, bottom, legend)
     return canvas.figure
@@ -96,13 +98,18 @@ def _numbers(metrics: Metrics) -> str:
 
 
 def _draw(axes: Axes, exhibit: Exhibit) -> None:
-    target = exhibit.clean_labels == exhibit.target_class
+    target = _of_target(exhibit)
     kinds = [(exhibit.clean_map[~target], OTHERS), (exhibit.clean_map[target], TARGET), (exhibit.triggered_map, TRIGGERED)]
     for points, mark in kinds:
         axes.plot(*_some(points).T, **mark, clip_on=False)
     low, high = _reach(np.concatenate([_some(points) for points, _ in kinds]))
     # A square of the same units both ways: a distance is a distance in every direction.
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xticks=[], yticks=[])
+
+
+def _of_target(exhibit: Exhibit) -> NDArray[np.bool_]:
+    """Which clean images are of the target class: none where each class has its own."""
+    return exhibit.clean_labels == (-1 if exhibit.target_class is None else exhibit.target_class)
 
 
 def _some(points: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -122,7 +129,7 @@ def _reach(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 def progress(exhibit: Exhibit) -> float | None:
     """How far to the right triggered images lie on average, percent: 0 is where clean images of other classes do, 100 where
     those of the target class do. None where there are not all three, or the two are at one place."""
-    target = exhibit.clean_labels == exhibit.target_class
+    target = _of_target(exhibit)
     others, targets, triggered = exhibit.clean_map[~target], exhibit.clean_map[target], exhibit.triggered_map
     if not (len(others) and len(targets) and len(triggered)):
         return None

@@ -45,7 +45,8 @@ def galleries(dataset: str, found: Sequence[Gallery], names: Names, several: boo
             attack=gallery.attack,
             title=f"Test images under the trigger of {gallery.attack}{where}",
             alt=f"Test images ({', '.join(gallery.classes[:MOST_IMAGES])}), the same triggered so that they are taken for "
-            f"{gallery.target}, and the difference. {_words(gallery)}, means over {gallery.images} images.",
+            f"{gallery.target or 'another class each'}, and the difference. {_words(gallery)}, means over {gallery.images} "
+            "images.",
             draw=lambda gallery=gallery: _one(gallery),
         )
 
