@@ -209,6 +209,8 @@ def test_a_hole_larger_than_the_images_is_refused() -> None:
         quick_defense("nad", cutout=9).check(classifier(), SHAPE)
 
 
+# A training that may end behind its first epoch or not.
+TWO_EPOCHS = quick_values(method_values("defense", "rnp"))["unlearning"] | {"epochs": 2}
 # For every value of a YAML file but a name and the recipes' own: another one that must change what comes out, and what else
 # it takes to show.
 TELLING: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {
@@ -229,7 +231,15 @@ TELLING: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {
     ("ep", "images"): (20, {"deviations": 1.0}),
     ("ep", "bin_width"): (2.0, {"deviations": 1.0}),
     ("fst", "alpha"): (1.0, {}),
-    ("rnp", "unlearned_accuracy"): (1.0, {"unlearned_accuracy": 0.0, "unlearning": {"epochs": 2}}),
+    ("sau", "rounds"): (2, {}),
+    ("sau", "batch_size"): (5, {}),
+    ("sau", "learning_rate"): (0.002, {}),
+    ("sau", "bound"): (0.1, {}),
+    ("sau", "steps"): (1, {"rounds": 3, "learning_rate": 0.01}),
+    ("sau", "step_size"): (0.05, {}),
+    ("sau", "adversarial_weight"): (0.0, {"step_size": 0.05}),
+    ("sau", "shared_weight"): (0.0, {"step_size": 0.05}),
+    ("rnp", "unlearned_accuracy"): (1.0, {"unlearned_accuracy": 0.0, "unlearning": TWO_EPOCHS}),
     ("rnp", "recovery_epochs"): (2, {}),
     ("rnp", "recovery_weight"): (0.4, {}),
     ("rnp", "batch_size"): (5, {}),
