@@ -237,7 +237,7 @@ def test_a_step_against_a_plain_loop() -> None:
 def test_wrong_settings_are_refused() -> None:
     for name, setting, value in (("ft_sam", "rho", -1), ("ft_sam", "smoothing", 0.6), ("fst", "alpha", -0.1)):
         with pytest.raises(UserError, match=f"defense.{setting} is"):
-            quick_defense(name, **{setting: value})
+            quick_defense(name, **cast(Any, {setting: value}))
 
 
 def test_the_values_are_the_published_ones() -> None:

@@ -2,7 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -138,7 +138,7 @@ def test_a_pruned_channel_is_constant_at_its_bias() -> None:
     masks = {key: torch.ones_like(layer.weight) for key, layer in batch_norms(model).items()}
     masks[name][2] = 0.5
     assert prune(model, masks, 0.5) == 1
-    seen: list[torch.Tensor] = []
+    seen: list[Any] = []
     norm.register_forward_hook(lambda _, __, output: seen.append(output))
     with torch.no_grad():
         model(ENGINE.images(split(4).images))
@@ -185,7 +185,7 @@ def test_a_net_without_batch_norm_and_wrong_values_are_refused() -> None:
         ("unlearning__full_rate", 2),
     ):
         with pytest.raises(UserError, match=setting.replace("__", ".")):
-            quick_defense("rnp", **{setting: value})
+            quick_defense("rnp", **cast(Any, {setting: value}))
 
 
 def test_the_values_are_the_published_ones() -> None:

@@ -3,7 +3,7 @@
 from copy import deepcopy
 from dataclasses import replace
 from math import log
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -126,4 +126,4 @@ def test_labels_that_are_true_or_were_there_before_are_not_unlearned() -> None:
 def test_wrong_settings_are_refused() -> None:
     for setting, value in (("rounds", 0), ("bound", -0.1), ("step_size", 0), ("shared_weight", -1)):
         with pytest.raises(UserError, match=f"defense.{setting} is"):
-            quick_defense("sau", **{setting: value})
+            quick_defense("sau", **cast(Any, {setting: value}))

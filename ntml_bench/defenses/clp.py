@@ -15,6 +15,7 @@ Deviations:
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,7 @@ def convolutions_before(model: Classifier, image_shape: tuple[int, int, int]) ->
     The model is run in eval mode on one image of noise.
     """
     model.eval()
-    made: list[tuple[Tensor, nn.Conv2d]] = []
+    made: list[tuple[Any, Any]] = []
     found: dict[str, nn.Conv2d] = {}
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     hooks = [module.register_forward_hook(lambda module, _, output: made.append((output, module))) for module in convolutions]
