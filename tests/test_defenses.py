@@ -34,6 +34,7 @@ REAL = [name for name in DEFENSE_NAMES if name != "none"]
 # At a threshold of 1 all channels are pruned, so that the model changes for sure; so do few deviations from the mean.
 STRONG: dict[str, dict[str, Any]] = {
     "anp": {"threshold": 1.0},
+    "rnp": {"threshold": 1.0},
     "clp": {"deviations": 1.0},
     "bnp": {"deviations": 1.0},
     "ep": {"deviations": 1.0},
@@ -90,15 +91,16 @@ def test_a_defense_changes_the_model(name: str) -> None:
     assert not same_state(state_of(classifier()), state_of(defense.purify(defender())))
 
 
-@pytest.mark.parametrize("name", [name for name in REAL if name not in ("anp", *DRAWS_NOTHING)])
+@pytest.mark.parametrize("name", [name for name in REAL if name not in ("anp", "rnp", *DRAWS_NOTHING)])
 def test_another_seed_draws_anew(name: str) -> None:
     assert not same_state(state_of(purified(name)), state_of(purified(name, seed=1)))
 
 
-def test_another_seed_draws_anew_for_masks() -> None:
+@pytest.mark.parametrize("name", ["anp", "rnp"])
+def test_another_seed_draws_anew_for_masks(name: str) -> None:
     one, other = Diary(), Diary()
-    purified("anp", diary=one)
-    purified("anp", seed=1, diary=other)
+    purified(name, diary=one)
+    purified(name, seed=1, diary=other)
     assert one.logged != other.logged
 
 
@@ -207,6 +209,8 @@ def test_a_hole_larger_than_the_images_is_refused() -> None:
         quick_defense("nad", cutout=9).check(classifier(), SHAPE)
 
 
+# A training that may end behind its first epoch or not.
+TWO_EPOCHS = quick_values(method_values("defense", "rnp"))["unlearning"] | {"epochs": 2}
 # For every value of a YAML file but a name and the recipes' own: another one that must change what comes out, and what else
 # it takes to show.
 TELLING: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {
@@ -227,6 +231,23 @@ TELLING: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {
     ("ep", "images"): (20, {"deviations": 1.0}),
     ("ep", "bin_width"): (2.0, {"deviations": 1.0}),
     ("fst", "alpha"): (1.0, {}),
+    ("sau", "rounds"): (2, {}),
+    ("sau", "batch_size"): (5, {}),
+    ("sau", "learning_rate"): (0.002, {}),
+    ("sau", "bound"): (0.1, {}),
+    ("sau", "steps"): (1, {"rounds": 3, "learning_rate": 0.01}),
+    ("sau", "step_size"): (0.05, {}),
+    ("sau", "adversarial_weight"): (0.0, {"step_size": 0.05}),
+    ("sau", "shared_weight"): (0.0, {"step_size": 0.05}),
+    ("rnp", "unlearned_accuracy"): (1.0, {"unlearned_accuracy": 0.0, "unlearning": TWO_EPOCHS}),
+    ("rnp", "recovery_epochs"): (2, {}),
+    ("rnp", "recovery_weight"): (0.4, {}),
+    ("rnp", "batch_size"): (5, {}),
+    ("rnp", "learning_rate"): (0.1, {"recovery_epochs": 2}),
+    ("rnp", "momentum"): (0.1, {}),
+    ("rnp", "threshold"): (1.0, {"threshold": 0.5}),
+    ("rnp", "tolerance"): (1.0, {"tolerance": 0.0, "learning_rate": 20.0}),
+    ("rnp", "selection_share"): (0.5, {}),
     ("ft_sam", "rho"): (0.5, {}),
     ("ft_sam", "smoothing"): (0.3, {}),
     ("fp", "tolerance"): (1.0, {"tolerance": 0.0}),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from math import log
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -130,7 +130,7 @@ def test_a_net_without_batch_norm_is_refused(name: str) -> None:
 )
 def test_wrong_settings_are_refused(name: str, setting: str, value: float) -> None:
     with pytest.raises(UserError, match=rf"defense.{setting} is -?\d.*; allowed: at least"):
-        quick_defense(name, None, **{setting: value})
+        quick_defense(name, **cast(Any, {setting: value}))
 
 
 def test_the_values_are_the_published_and_the_leaderboards() -> None:

@@ -1,6 +1,7 @@
 """fit, against SGD computed by hand, and what its callers rely on."""
 
 import os
+from collections.abc import Callable
 from math import cos, pi
 from shutil import which
 from typing import Any
@@ -411,3 +412,42 @@ def test_nothing_to_compile_with_is_said_at_once(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("ntml_bench.engine.which", lambda _: None)
     with pytest.raises(UserError, match="compile is 'default', but there is no C"):
         Engine.create("cpu", "float32", deterministic=False, compilation="default")
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_step_of_ones_own_that_is_the_usual_one_changes_no_bit(momentum: float) -> None:
+    data, settings = split(20, SHAPE), recipe(epochs=2, batch_size=6, momentum=momentum, schedule="cosine", weight_decay=0.01)
+    usual, own, again = linear(), linear(), linear()
+    log = train(usual, data, settings)
+
+    def recomputed(optimizer: torch.optim.Optimizer, gradient_again: Callable[[], object]) -> None:
+        optimizer.zero_grad()
+        gradient_again()
+        optimizer.step()
+
+    assert train(own, data, settings, take_step=lambda optimizer, _: optimizer.step()) == log
+    assert train(again, data, settings, take_step=recomputed) == log
+    assert same_state(state_of(own), state_of(usual))
+    assert same_state(state_of(again), state_of(usual))
+
+
+def test_a_step_of_ones_own_takes_the_place_of_the_usual_one() -> None:
+    model, calls = linear(), []
+    before = state_of(model)
+
+    def take_step(optimizer: torch.optim.Optimizer, gradient_again: Callable[[], object]) -> None:
+        gradients = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]]
+        calls.append(all(gradient is not None for gradient in gradients))
+
+    train(model, split(20, SHAPE), recipe(epochs=2, batch_size=6), take_step=take_step)
+    assert calls == [True] * 6
+    assert same_state(state_of(model), before)
+
+
+def test_a_training_ends_behind_the_epoch_that_says_so() -> None:
+    ended, whole = linear(), linear()
+    seen: list[int] = []
+    log = train(ended, split(12, SHAPE), recipe(epochs=5), stop=lambda: seen.append(0) or len(seen) == 2)
+    assert log == train(whole, split(12, SHAPE), recipe(epochs=2))
+    assert same_state(state_of(ended), state_of(whole))
+    assert not ended.training

@@ -15,6 +15,7 @@ Deviations:
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,7 @@ def convolutions_before(model: Classifier, image_shape: tuple[int, int, int]) ->
     The model is run in eval mode on one image of noise.
     """
     model.eval()
-    made: list[tuple[Tensor, nn.Conv2d]] = []
+    made: list[tuple[Any, Any]] = []
     found: dict[str, nn.Conv2d] = {}
 
     def keep(module: nn.Conv2d, _: object, output: Tensor) -> None:
