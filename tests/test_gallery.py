@@ -20,7 +20,11 @@ from ntml_bench.report.read import read_report
 __all__ = ["workplace"]
 
 SETTINGS = [word for word in SMALL if not word.startswith(("dataset=", "tracking="))]
-WITHOUT_MODEL = [name for name in ATTACKS if (CONF / "attack" / f"{name}.yaml").exists() and name not in ("none", "narcissus")]
+WITHOUT_MODEL = [
+    name
+    for name in ATTACKS
+    if (CONF / "attack" / f"{name}.yaml").exists() and not ATTACKS[name].from_files and name not in ("none", "narcissus")
+]
 NARCISSUS = ["attack.poisoning_rate=0.02", "attack.rounds=3", "attack.warmup_epochs=1"]
 
 

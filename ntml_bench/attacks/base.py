@@ -14,6 +14,7 @@ from ntml_bench.data.base import AugmentationConfig, Split
 from ntml_bench.data.base import to_float as to_float
 from ntml_bench.data.base import to_uint8 as to_uint8
 from ntml_bench.errors import UserError
+from ntml_bench.models.weights import WeightsFile
 from ntml_bench.registry import Registry
 from ntml_bench.schema import number
 from ntml_bench.seeding import generator, stratified
@@ -100,9 +101,26 @@ class Attack(ABC, Generic[C]):
     published_rate: ClassVar[float | None] = None
     family: ClassVar[str | None] = None
     origin: ClassVar[str] = "publication"
+    from_files: ClassVar[bool] = False
+    """Whether it is made from files that its settings name, and has no values of its own."""
 
     def __init__(self, config: C) -> None:
         self.config = config
+
+    @property
+    def weights(self) -> WeightsFile | None:
+        """The weights of a victim that is given; None: a victim is trained."""
+        return None
+
+    @property
+    def normalisation(self) -> tuple[Tensor, Tensor] | None:
+        """Mean and standard deviation, float [C] each, that a given victim's net expects its images with; None: none."""
+        return None
+
+    @property
+    def has_training_set(self) -> bool:
+        """Whether the training set of the victim is known."""
+        return True
 
     @property
     def adversary(self) -> Perturbation | None:
@@ -112,6 +130,13 @@ class Attack(ABC, Generic[C]):
     def determining(self) -> dict[str, Any]:
         """The settings that determine poisons and trigger: part of the victim's key. A class leaves out what is not used."""
         return asdict(self.config)
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings for a record, without where files are."""
+        return asdict(self.config)
+
+    def check_images(self, train: Split, test: Split) -> None:
+        """Raise UserError where files that the settings name do not fit the images of the data set."""
 
     def check(self, class_sizes: Tensor, image_shape: tuple[int, int, int]) -> None:
         """Raise UserError where the settings do not fit the data: size of each class, int64 [classes], and (C, H, W)."""
