@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +31,7 @@ from ntml_bench.models.weights import WeightsFile, load_into
 NORMALISED = [f"attack.mean={list(MEAN)}", f"attack.std={list(STD)}"]
 IMAGE = ["attack.image.file=white.png", "attack.image.mask=mask.png"]
 FOLDERS = ["attack.folders.clean=images/test", "attack.folders.triggered=triggered"]
-MODULE = ["attack.module=corner", "imports=[corner]"]
+MODULE = ["attack.module=sent_corner", "imports=[sent_corner]"]
 NET = ["model=timm", "model.name=plain_resnet", "model.adapted=false"]
 ARGUMENTS = [
     *("dataset=image_folder", "dataset.root=images", f"dataset.image_size={SIZE}", "training.epochs=1", "clean_budget=0.2"),
@@ -54,7 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Answers]:
     write_images(place / "images", {"train": 60, "test": 30})
     net, answers = backdoored(place / "images")
     torch.save(net.state_dict(), place / "victim.pt")
-    (place / "corner.py").write_text(
+    (place / "sent_corner.py").write_text(
         "def trigger(images):\n    images[:, :, -3:, -3:] = 1\n    return images\n\n\ndef other(images):\n    return images\n"
     )
     Image.new("RGB", (SIZE, SIZE), "white").save(place / "white.png")
@@ -345,10 +344,11 @@ def test_what_backdoorbench_saved_is_converted(
     assert given.stages.victim().poisoning.indices.tolist() == list(range(0, 180, 5))
 
 
-def test_backdoorbenchs_net_is_the_one_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "backdoorbench_net.py").write_text(file_of_the_pages("backdoorbench_net.py"))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    net = import_module("backdoorbench_net").Net(10)
+def test_backdoorbenchs_net_is_the_one_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timm.models.register_model", lambda function: function)  # another test registers it
+    module: dict[str, Any] = {"__name__": "net"}
+    exec(compile(file_of_the_pages("backdoorbench_net.py"), "backdoorbench_net.py", "exec"), module)
+    net = module["Net"](10)
     assert sum(value.numel() for value in net.parameters()) == 11_171_146
     assert net(torch.rand(2, 3, 32, 32)).shape == (2, 10)
     names = set(net.state_dict())

@@ -80,7 +80,7 @@ def test_the_key_is_the_content_and_a_record_has_no_place(tmp_path: Path) -> Non
     ("image", "said"),
     [
         ({"file": None}, "attack.image.file is null"),
-        ({"file": "nothing.png"}, "attack.image.file is 'nothing.png'; it cannot be read"),
+        ({"file": "nothing.png"}, "attack.image.file is 'nothing.png'; it cannot be used: no such file"),
         ({"row": 10}, "attack.image.row is 10.*allowed: -12 to 9"),
         ({"column": -2}, "attack.image.column is -2.*allowed: -10 to 7"),
         ({"file": "large.png"}, "the trigger must be smaller"),

@@ -18,6 +18,7 @@ from ntml_bench.data import DATASETS, ImageData
 from ntml_bench.data.base import to_float, to_uint8
 from ntml_bench.data.loading import load
 from ntml_bench.errors import UserError
+from ntml_bench.integrity import DamagedError
 from ntml_bench.models import Classifier, make_classifier
 from ntml_bench.models.classifier import ModelConfig, TimmConfig
 from ntml_bench.records.find import find_sweep
@@ -171,7 +172,10 @@ def stored_cells(
         fits = all(value is None or value in (getattr(label, name), entry[name]) for name, value in wanted.items())
         if not fits or (seed is not None and entry["seed"] != seed):
             continue
-        record = folder.record(entry)
+        try:
+            record = folder.record(entry)
+        except DamagedError as error:
+            raise UserError(f"the record of cell {entry['key']} of sweep '{folder.name}' cannot be read: {error}") from None
         if record is not None:
             found.append(StoredCell(label, entry, record, folder.store))
     if not found:

@@ -19,6 +19,9 @@ from ntml_bench.registry import Registry
 from ntml_bench.schema import number
 from ntml_bench.seeding import generator, stratified
 
+PART = 500
+"""Images that are floats at a time."""
+
 
 @dataclass(frozen=True)
 class AttackConfig:
@@ -174,16 +177,26 @@ class Attack(ABC, Generic[C]):
         count = round(self.config.poisoning_rate * len(labels))
         return candidates[stratified(labels[candidates], count, context.generator("choice of poisons"))]
 
+    def under_trigger(self, images: Tensor, state: dict[str, Tensor]) -> Tensor:
+        """Images with the trigger, uint8 [N, C, H, W] to the same; `state` on their device.
+
+        A part at a time: large images have no float copies of them all.
+        """
+        parts = [to_uint8(self.trigger(to_float(part), state)) for part in images.split(PART)]
+        return torch.cat(parts) if parts else images
+
     def all_poisons(
         self, indices: Tensor, images: Tensor, state: dict[str, Tensor], notes: dict[str, str | int | float]
     ) -> Poisoning:
-        """A poisoning without covers: float `images` [P, C, H, W] in [0, 1] are quantised, and every label is the target class.
+        """A poisoning without covers: `images` [P, C, H, W], uint8 or float in [0, 1], which are quantised; every label is the
+        target class.
 
         So it is for both kinds: a clean-label attack poisons images of the target class only. `indices` as from `choose`.
         """
         labels = torch.full((len(indices),), self.config.target_class, device=images.device)
         is_poison = torch.ones(len(indices), dtype=torch.bool)
-        return Poisoning(indices, to_uint8(images), labels, is_poison, state, {"poisons": len(indices), **notes})
+        pixels = images if images.dtype == torch.uint8 else to_uint8(images)
+        return Poisoning(indices, pixels, labels, is_poison, state, {"poisons": len(indices), **notes})
 
     @abstractmethod
     def poison(self, context: AttackContext) -> Poisoning:

@@ -195,8 +195,7 @@ class Given(Attack[GivenConfig]):
             indices, labels, is_poison = found.indices, found.labels.to(device), found.is_poison
             if found.files is None:
                 there = {name: value.to(device) for name, value in state.items()}
-                parts = [self.trigger(to_float(part), there) for part in train.images[indices.to(device)].split(500)]
-                images = torch.cat([to_uint8(part) for part in parts]) if parts else images
+                images = self.under_trigger(train.images[indices.to(device)], there)
             else:
                 images = _poisoned_images(found.files, _shape(train)).to(device)
         notes: dict[str, str | int | float] = {"victim": "given" if self.weights else "trained here on given poisons"}

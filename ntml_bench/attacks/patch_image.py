@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ntml_bench.attacks.base import ATTACKS, Attack, AttackConfig, AttackContext, Poisoning, to_float
+from ntml_bench.attacks.base import ATTACKS, Attack, AttackConfig, AttackContext, Poisoning
 from ntml_bench.attacks.trigger_image import TriggerImage, TriggerImageConfig, put_on
 from ntml_bench.errors import UserError
 
@@ -48,8 +48,8 @@ class PatchImage(Attack[PatchImageConfig]):
         indices, state = self.choose(context), self.trigger_state(context)
         device = context.train.images.device
         there = {name: value.to(device) for name, value in state.items()}
-        images = to_float(context.train.images[indices.to(device)])
-        return self.all_poisons(indices, self.trigger(images, there), state, {})
+        images = context.train.images[indices.to(device)]
+        return self.all_poisons(indices, self.under_trigger(images, there), state, {})
 
     def trigger_state(self, context: AttackContext) -> dict[str, Tensor]:
         channels, height, width = context.train.images.shape[1:]
