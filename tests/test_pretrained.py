@@ -38,7 +38,7 @@ def started(path: Path, classes: int, seed: int = 0, name: str = "resnet_tiny") 
 
 def test_a_net_starts_from_the_weights_but_for_the_head_of_other_classes(tmp_path: Path) -> None:
     weights = saved(tmp_path / "w.safetensors")
-    same, other, again = (started(tmp_path / "w.safetensors", *given) for given in ((7,), (10,), (10, 1)))
+    same, other, again = (started(tmp_path / "w.safetensors", classes, seed) for classes, seed in ((7, 0), (10, 0), (10, 1)))
     assert all(torch.equal(same[name], weights[name]) for name in weights)
     head = {"fc.weight", "fc.bias"}
     assert all(torch.equal(other[name], weights[name]) for name in weights.keys() - head)

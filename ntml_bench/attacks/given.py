@@ -67,7 +67,7 @@ class Given(Attack[GivenConfig]):
     origin: ClassVar[str] = "ours"
     from_files: ClassVar[bool] = True
 
-    @cached_property
+    @property
     def weights(self) -> WeightsFile | None:
         path = self.config.weights
         return None if path is None else WeightsFile.of("attack.weights", path)
