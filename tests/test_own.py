@@ -17,6 +17,8 @@ import ntml_bench
 from ntml_bench import Classifier, UserError, load_model, load_records, load_trigger, run_cell, weights_of
 from ntml_bench.app.stored import StoredCell, stored_cells
 from ntml_bench.app.words import composed_settings
+from ntml_bench.attacks.given_images import Poisons
+from ntml_bench.data.base import Split
 from ntml_bench.data.loading import load
 from ntml_bench.housekeeping import main as store
 from ntml_bench.housekeeping.images import folder_names
@@ -227,6 +229,16 @@ def test_a_table_that_does_not_fit_is_refused(change: tuple[str, str, str], said
     words = ["attack=given", "attack.folders.clean=given/test", "attack.folders.triggered=given/triggered", "defense=none"]
     with pytest.raises(UserError, match=said):
         run_cell(*words, f"attack.poisoned={folder}", *SMALL, "sweep=bad")
+
+
+def test_an_image_that_is_said_to_be_unchanged_and_is_not_is_found(exported: Path, place: Path) -> None:
+    (cell,) = stored_cells("own", Path("outputs"), attack="badnets")
+    train, found = cell.data(place / "outputs" / "data", None).train, Poisons.read(str(exported), 0)
+    found.check_others(train)
+    images = train.images.clone()
+    images[found.others[3][1], 0, 0, 0] ^= 1
+    with pytest.raises(UserError, match=r"is said to be unchanged, but .* \(1 such images\)"):
+        found.check_others(Split(images, train.labels))
 
 
 EXAMPLES = [
