@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 from documents import REPOSITORY, Command, parts_of
+from own_files import lay_out, small_cell
 from report_pages import table_sweep
 from small_commands import Bench, planned, run_small
 from store_outputs import write_outputs
@@ -66,6 +67,7 @@ def require(command: Command, mark: str, why: str) -> None:
 
 def _bench(command: Command, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     parsed = Bench.of(words)
+    lay_out(words, folders=not marks_of(command.remark))
     if not parsed.shows:
         for cell in planned(parsed):
             _require_of(command, cell)
@@ -93,6 +95,7 @@ def _report(command: Command, words: list[str], monkeypatch: pytest.MonkeyPatch)
     options = report._parser().parse_intermixed_args(words)
     if not options.attack:
         _finish(options.what[0], options.against)
+    lay_out(words, folders=False)
     limits = ["dataset.train_limit=300", "dataset.test_limit=100"] if options.attack else []
     assert report.main([*words, *limits]) == 0
 
@@ -104,6 +107,10 @@ def _status(command: Command, words: list[str], monkeypatch: pytest.MonkeyPatch)
 
 def _store(command: Command, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     options = store._parser().parse_args(words)
+    if words[0] == "images":
+        small_cell(options.sweep, options.attack or "badnets", options.seed or 0)
+        assert store.main(words) == 0
+        return
     write_outputs(OUTPUTS)
     if hasattr(options, "sweep") and options.sweep:
         for name in [options.sweep] if isinstance(options.sweep, str) else options.sweep:
@@ -163,7 +170,7 @@ def _python(command: Command, words: list[str], monkeypatch: pytest.MonkeyPatch)
     elif words[:1] == ["-m"]:
         assert find_spec(words[1]) is not None, f"no such module: {words[1]}"
     else:
-        assert (REPOSITORY / words[0]).is_file(), f"no such file: {words[0]}"
+        assert (REPOSITORY / words[0]).is_file() or Path(words[0]).is_file(), f"no such file: {words[0]}"
 
 
 def _git(command: Command, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,7 +147,7 @@ def _small(settings: Sequence[str], config: DictConfig) -> list[str]:
         if (CONF / group / f"{name}.yaml").is_file():
             keys = leaves(method_values(group, name))
             added += [f"{group}.{key}={LITTLE[last]}" for key in keys if (last := key.split(".")[-1]) in LITTLE]
-    if chosen["attack"] != "none":
+    if chosen["attack"] not in ("none", "given"):
         added.append(f"attack.poisoning_rate={ENOUGH_POISONS}")
     replaced = {word.partition("=")[0] for word in added}
     return [*(word for word in kept if word.partition("=")[0] not in replaced), *added]

@@ -37,7 +37,7 @@ MISTAKES = {
     "defense=anp model=timm model.name=convnext_atto": ["anp", "BatchNorm"],
     "defense=nad model=timm model.name=vit_tiny_patch16_224": ["nad", "feature maps"],
     "model=timm model.name=resnet81": ["model.name", "resnet18"],
-    "model=timm model.name=resnet18.a1_in1k": ["weights are always random", "use model.name=resnet18"],
+    "model=timm model.name=resnet18.a1_in1k": ["no weights are downloaded", "use model.name=resnet18", "model.pretrained=FILE"],
     "model.name=resnet18": ["model.name is 'resnet18'", "model=resnet_tiny", "model=timm model.name=resnet18"],
     "model=timm model.name=pit_ti_224": ["model.name=pit_ti_224", "does not see all of an image of 32x32 pixels"],
     "attack.name=blended": ["attack.name is 'blended'", "attack=badnets", "attack=blended"],

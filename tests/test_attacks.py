@@ -19,7 +19,7 @@ from ntml_bench.errors import UserError
 from ntml_bench.schema import build
 
 CONF = Path(__file__).parents[1] / "conf" / "attack"
-NAMES = [path.stem for path in sorted(CONF.glob("*.yaml")) if path.stem in set(ATTACKS)]
+NAMES = [path.stem for path in sorted(CONF.glob("*.yaml")) if path.stem in set(ATTACKS) and not ATTACKS[path.stem].from_files]
 POISONING = [name for name in NAMES if name != "none"]
 CLASSES, PER_CLASS = 4, 30
 TOTAL = CLASSES * PER_CLASS

@@ -22,7 +22,9 @@ __all__ = ["workplace"]
 
 SETTINGS = [word for word in SMALL if not word.startswith(("dataset=", "tracking="))]
 WITH_MODEL = ("narcissus", "trojannn", "input_aware")
-OWN = [name for name in ATTACKS if (CONF / "attack" / f"{name}.yaml").exists() and name != "none"]
+OWN = [
+    name for name in ATTACKS if (CONF / "attack" / f"{name}.yaml").exists() and not ATTACKS[name].from_files and name != "none"
+]
 WITHOUT_MODEL = [name for name in OWN if name not in WITH_MODEL]
 NARCISSUS = ["attack.poisoning_rate=0.02", "attack.rounds=3", "attack.warmup_epochs=1"]
 

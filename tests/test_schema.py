@@ -13,6 +13,7 @@ from ntml_bench.data import DATASETS
 from ntml_bench.defenses import DEFENSES
 from ntml_bench.errors import UserError
 from ntml_bench.models import ModelConfig
+from ntml_bench.models.classifier import OWN, TimmSettings
 from ntml_bench.schema import build, number, one_of
 from ntml_bench.store import key_of, plain
 from ntml_bench.tracking import TrackingConfig
@@ -168,6 +169,8 @@ def schema_of(group: str, name: str) -> type:
     registries: dict[str, Any] = {"attack": ATTACKS, "dataset": DATASETS, "defense": DEFENSES}
     if group in registries:
         return registries[group][name].Config
+    if group == "model" and name not in OWN:
+        return TimmSettings
     return {"model": ModelConfig, "training": TrainingConfig, "tracking": TrackingConfig}[group]
 
 

@@ -184,8 +184,8 @@ class Cell:
         dataset.pop("root", None)
         return {
             "dataset": dataset,
-            "model": plain(settings.model),
-            "attack": plain(settings.attack.config),
+            "model": settings.model.recorded(),
+            "attack": plain(settings.attack.recorded()),
             "defense": self._defense_settings(),
             "training": plain(settings.training),
             **{name: getattr(settings.general, name) for name in RECORDED},
@@ -275,6 +275,7 @@ class Cell:
                 "tuning": purified.record.get("tuning"),
                 "notes": victim.record["notes"],
                 "exhibits": exhibits,
+                "models": {"victim": stages.keys.victim, "purified": purified.key},
                 "data": {
                     **self._data(),
                     "fingerprint": self.data.fingerprint,

@@ -1,5 +1,6 @@
 """What of a cell can be seen to fail before anything is trained: settings that do not fit the data, the net or each other."""
 
+from copy import deepcopy
 from functools import cache, lru_cache
 from math import floor
 
@@ -11,6 +12,8 @@ from ntml_bench.data.budget import clean_budget
 from ntml_bench.defenses.base import CLEAN_BUDGET, POISONED_TRAINING_SET, Defense
 from ntml_bench.errors import UserError
 from ntml_bench.models import Classifier, ModelConfig, check_net, make_classifier
+from ntml_bench.models.classifier import OWN, TimmConfig
+from ntml_bench.models.weights import WeightsFile, fits, load_into
 from ntml_bench.objective import CLEAN_BUDGET_ACCURACY
 from ntml_bench.retuning import check_retuning
 from ntml_bench.store import key_of, plain
@@ -26,6 +29,12 @@ def check_cell(settings: Settings, data: ImageData) -> None:
     class_sizes = torch.bincount(data.train.labels.cpu(), minlength=data.num_classes)
     attack.check(class_sizes, data.image_shape)
     _check_target(settings, data)
+    attack.check_images(data.train, data.test)
+    if POISONED_TRAINING_SET in defense.needs and not attack.has_training_set:
+        raise UserError(
+            f"defense {defense.config.name} needs the poisoned training set, and that of the given victim is not known; "
+            "attack.poisoned names it, or choose a defense that needs the clean budget only"
+        )
     if POISONED_TRAINING_SET in defense.needs and not general.defender_has_training_set:
         raise UserError(
             f"defense {defense.config.name} needs the poisoned training set, but defender_has_training_set is false; "
@@ -40,6 +49,8 @@ def check_cell(settings: Settings, data: ImageData) -> None:
     if settings.retuning is not None:
         check_retuning(settings.retuning, len(data.train), attack.touched(len(data.train)))
     patch_size_of(settings.model, data.num_classes, data.image_shape)
+    if attack.weights is not None:
+        _check_given(attack.weights, settings.model, data.num_classes, data.image_shape)
     for candidate in settings.tuning.candidates if settings.tuning else (defense,):
         _check_defense(candidate, settings.model, data.num_classes, data.image_shape)
 
@@ -68,11 +79,31 @@ def _check_target(settings: Settings, data: ImageData) -> None:
 
 def _check_defense(defense: Defense, config: ModelConfig, num_classes: int, image_shape: tuple[int, int, int]) -> None:
     """Once for all cells of a sweep: a defense may try its steps on the model."""
-    asked = plain({"defense": defense.config, "model": config, "classes": num_classes, "images": image_shape})
+    asked = plain({"defense": defense.config, "model": config.determining(), "classes": num_classes, "images": image_shape})
     key = type(defense), key_of(asked)
     if key not in _FITTING:
         defense.check(_untrained(config, num_classes, image_shape), image_shape)
         _FITTING.add(key)
+
+
+@cache
+def _check_given(weights: WeightsFile, config: ModelConfig, num_classes: int, image_shape: tuple[int, int, int]) -> None:
+    """Raise UserError for weights that are not those of the net, or that fit two nets which answer otherwise."""
+    _, height, width = image_shape
+    model = deepcopy(_untrained(config, num_classes, image_shape))
+    what = f"model.name={config.name}"
+    if config.adapted is None and config.name not in OWN:
+        original = _untrained(TimmConfig(config.name, False), num_classes, image_shape)
+        if repr(original.net) != repr(model.net):
+            if fits(original.net, weights) and fits(model.net, weights):
+                raise UserError(
+                    f"attack.weights fits model.name={config.name} as it is and as it is changed for images of {height}x{width}"
+                    " pixels (strides taken out); say which: model.adapted=false or model.adapted=true"
+                )
+            what += f", changed for images of {height}x{width} pixels (model.adapted=false: as it is" + (
+                ", which fits)" if fits(original.net, weights) else ")"
+            )
+    load_into(model.net, weights, what)
 
 
 @cache

@@ -46,7 +46,7 @@ class Keys:
             "engine": ENGINE_VERSION,
             "data": fingerprint,
             "augmentation": plain(settings.dataset.config.augmentation),
-            "model": plain(settings.model),
+            "model": settings.model.determining(),
             "training": {key: value for key, value in asdict(settings.training).items() if key != "name"},
             "seed": general.seed,
             "bfloat16": engine.half,
@@ -110,8 +110,7 @@ class Keys:
 
     def exhibit(self, model: str) -> str:
         """Of what a model makes of some images; `model`: its key."""
-        versions = {"engine": ENGINE_VERSION, "version": EXHIBIT_VERSION}
-        return key_of({"stage": "exhibit", **versions, "model": model, "victim": self.victim})
+        return exhibit_key(model, self.victim)
 
     def exhibits(self, purified: str) -> dict[str, str] | None:
         """Those that a cell with that purified model leaves to look at; None of a cell without a trigger."""
@@ -143,6 +142,12 @@ class Keys:
             for what, key in (self.exhibits(model) or {}).items():
                 names.add(f"{'gallery' if what == 'gallery' else 'exhibit'}-{key}")
         return sorted(names)
+
+
+def exhibit_key(model: str, victim: str) -> str:
+    """Of what a model makes of some images under the trigger of a victim; both are keys."""
+    versions = {"engine": ENGINE_VERSION, "version": EXHIBIT_VERSION}
+    return key_of({"stage": "exhibit", **versions, "model": model, "victim": victim})
 
 
 def code_of(settings: Settings) -> dict[str, Any]:

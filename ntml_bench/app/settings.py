@@ -19,7 +19,7 @@ from ntml_bench.defenses import DEFENSES, Defense
 from ntml_bench.defenses.base import CLEAN_BUDGET
 from ntml_bench.engine import COMPILATIONS
 from ntml_bench.errors import UserError, nearest, unknown
-from ntml_bench.models import ModelConfig
+from ntml_bench.models import ModelConfig, read_model
 from ntml_bench.objective import check_objective
 from ntml_bench.registry import Registry
 from ntml_bench.retuning import RetuningConfig
@@ -143,7 +143,7 @@ def read_settings(config: DictConfig, choices: Mapping[str, Any], folders: Seque
     if not general.sweep or Path(general.sweep).name != general.sweep or general.sweep.startswith("."):
         raise UserError(f"sweep is {general.sweep!r}; it names a folder: no slash, not empty, no dot in front")
     labels = {group: str(choices.get(group)) for group in GROUPS}
-    model = build(ModelConfig, values["model"], "model")
+    model = read_model(values["model"])
     if labels["model"] == "timm":
         labels["model"] = model.name
     variant = choices.get("variant", NO_VARIANT)

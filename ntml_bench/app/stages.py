@@ -266,6 +266,13 @@ class Stages:
                 module.training = training
             observing += time.perf_counter() - begin
 
+        def new_model() -> Classifier:
+            """With the victim's normalisation: that of one from outside is not the data's."""
+            made = self.victims.new_model(derive(self.seed, "defense/new model"))
+            made.mean.copy_(victim.model.mean)
+            made.std.copy_(victim.model.std)
+            return made
+
         model = defense.purify(
             DefenseContext(
                 engine=self.engine,
@@ -277,7 +284,7 @@ class Stages:
                 image_shape=self.data.image_shape,
                 seed=self.seed,
                 augmentation=settings.dataset.config.augmentation,
-                new_model=lambda: self.victims.new_model(derive(self.seed, "defense/new model")),
+                new_model=new_model,
                 log=log,
                 observe=observe,
                 once=once,

@@ -16,6 +16,7 @@ from ntml_bench.checkpoint import Checkpoint
 from ntml_bench.data import ImageData, Split
 from ntml_bench.engine import Engine
 from ntml_bench.models import Classifier, make_classifier
+from ntml_bench.models.weights import load_into
 from ntml_bench.seeding import derive
 from ntml_bench.store import Artifact, Store
 from ntml_bench.training import Recipe, cross_entropy_of, fit
@@ -71,7 +72,7 @@ class Victims:
     def model_from(self, tensors: dict[str, Tensor]) -> Classifier:
         """A stored model, in eval mode."""
         model = self.new_model(self.seed)
-        model.load_state_dict(_named(MODEL, tensors))
+        model.load_state_dict(tensors_named(MODEL, tensors))
         return model.eval()
 
     def of_attack(self) -> Victim:
@@ -85,7 +86,7 @@ class Victims:
     def stored_state(self) -> dict[str, Tensor] | None:
         """The tensors of the trigger (on the CPU) that the stored victim was made with; None where it is not stored."""
         artifact = self.store.load("victim", self.keys.victim)
-        return None if artifact is None else _named(TRIGGER, artifact.tensors)
+        return None if artifact is None else tensors_named(TRIGGER, artifact.tensors)
 
     def stored_surrogate(self) -> nn.Module | None:
         """The attacker's surrogate, where it is trained already."""
@@ -122,7 +123,7 @@ class Victims:
         tensors = artifact.tensors
         poisoning = Poisoning(
             **{name: tensors[POISON + name] for name in ("indices", "images", "labels", "is_poison")},
-            state=_named(TRIGGER, tensors),
+            state=tensors_named(TRIGGER, tensors),
             notes=artifact.record["notes"],
         )
         return Victim(key, self.model_from(tensors), poisoning, artifact.record)
@@ -144,7 +145,12 @@ class Victims:
         what = "training the clean model" if attack.config.name == "none" else f"training with {attack.config.name}"
         seen = train if attack.controls_training else poisoning.apply(train)
         checkpoint = self.store.checkpoint("victim", key)
-        history = self._fit(model, seen, self.settings.training, self.seed, "victim", what, before, checkpoint)
+        history: Curve = []
+        if attack.weights is None:
+            history = self._fit(model, seen, self.settings.training, self.seed, "victim", what, before, checkpoint)
+        else:
+            self.say(f"reading {attack.weights.path.name}")
+            load_given(model, attack, f"model.name={self.settings.model.name}")
         tensors = {MODEL + name: value for name, value in model.state_dict().items()}
         tensors |= {TRIGGER + name: value for name, value in poisoning.state.items()}
         tensors |= {POISON + name: getattr(poisoning, name) for name in ("indices", "images", "labels", "is_poison")}
@@ -213,7 +219,17 @@ class Victims:
         return history
 
 
-def _named(beginning: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def load_given(model: Classifier, attack: Attack, what: str) -> None:
+    """Make a model the victim that is given with an attack, in place. UserError where the weights are not those of `what`."""
+    assert attack.weights is not None
+    load_into(model.net, attack.weights, what)
+    mean, std = attack.normalisation or (torch.zeros(model.mean.numel()), torch.ones(model.std.numel()))
+    model.mean.copy_(mean.view(model.mean.shape))
+    model.std.copy_(std.view(model.std.shape))
+
+
+def tensors_named(beginning: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those of a victim's tensors whose names begin so, without that beginning."""
     return {name.removeprefix(beginning): value for name, value in tensors.items() if name.startswith(beginning)}
 
 

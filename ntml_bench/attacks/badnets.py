@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ntml_bench.attacks.base import ATTACKS, Attack, AttackConfig, AttackContext, Poisoning, to_float
+from ntml_bench.attacks.base import ATTACKS, Attack, AttackConfig, AttackContext, Poisoning
 from ntml_bench.errors import UserError
 from ntml_bench.schema import number
 
@@ -44,8 +44,8 @@ class BadNets(Attack[BadNetsConfig]):
 
     def poison(self, context: AttackContext) -> Poisoning:
         indices = self.choose(context)
-        images = to_float(context.train.images[indices.to(context.train.images.device)])
-        return self.all_poisons(indices, self.trigger(images, {}), {}, {}, context)
+        images = context.train.images[indices.to(context.train.images.device)]
+        return self.all_poisons(indices, self.under_trigger(images, {}), {}, {}, context)
 
     def trigger(self, images: Tensor, state: dict[str, Tensor]) -> Tensor:
         height, width = images.shape[2:]

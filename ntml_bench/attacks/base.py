@@ -14,9 +14,13 @@ from ntml_bench.data.base import AugmentationConfig, Split
 from ntml_bench.data.base import to_float as to_float
 from ntml_bench.data.base import to_uint8 as to_uint8
 from ntml_bench.errors import UserError
+from ntml_bench.models.weights import WeightsFile
 from ntml_bench.registry import Registry
 from ntml_bench.schema import number
 from ntml_bench.seeding import generator, stratified
+
+PART = 500
+"""Images that are floats at a time."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,26 @@ class Attack(ABC, Generic[C]):
     published_rate: ClassVar[float | None] = None
     family: ClassVar[str | None] = None
     origin: ClassVar[str] = "publication"
+    from_files: ClassVar[bool] = False
+    """Whether it is made from files that its settings name, and has no values of its own."""
 
     def __init__(self, config: C) -> None:
         self.config = config
+
+    @property
+    def weights(self) -> WeightsFile | None:
+        """The weights of a victim that is given; None: a victim is trained."""
+        return None
+
+    @property
+    def normalisation(self) -> tuple[Tensor, Tensor] | None:
+        """Mean and standard deviation, float [C] each, that a given victim's net expects its images with; None: none."""
+        return None
+
+    @property
+    def has_training_set(self) -> bool:
+        """Whether the training set of the victim is known."""
+        return True
 
     @property
     def adversary(self) -> Perturbation | None:
@@ -112,6 +133,13 @@ class Attack(ABC, Generic[C]):
     def determining(self) -> dict[str, Any]:
         """The settings that determine poisons and trigger: part of the victim's key. A class leaves out what is not used."""
         return asdict(self.config)
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings for a record, without where files are."""
+        return asdict(self.config)
+
+    def check_images(self, train: Split, test: Split) -> None:
+        """Raise UserError where files that the settings name do not fit the images of the data set."""
 
     def check(self, class_sizes: Tensor, image_shape: tuple[int, int, int]) -> None:
         """Raise UserError where the settings do not fit the data: size of each class, int64 [classes], and (C, H, W)."""
@@ -171,6 +199,14 @@ class Attack(ABC, Generic[C]):
         count = round(self.config.poisoning_rate * len(labels))
         return candidates[stratified(labels[candidates], count, context.generator("choice of poisons"))]
 
+    def under_trigger(self, images: Tensor, state: dict[str, Tensor]) -> Tensor:
+        """Images with the trigger, uint8 [N, C, H, W] to the same; `state` on their device.
+
+        A part at a time: large images have no float copies of them all.
+        """
+        parts = [to_uint8(self.trigger(to_float(part), state)) for part in images.split(PART)]
+        return torch.cat(parts) if parts else images
+
     def all_poisons(
         self,
         indices: Tensor,
@@ -179,7 +215,8 @@ class Attack(ABC, Generic[C]):
         notes: dict[str, str | int | float],
         context: AttackContext | None = None,
     ) -> Poisoning:
-        """A poisoning without covers: float `images` [P, C, H, W] in [0, 1] are quantised, and every label is the target class.
+        """A poisoning without covers: `images` [P, C, H, W], uint8 or float in [0, 1], which are quantised; every label is the
+        target class.
 
         So it is for both kinds: a clean-label attack poisons images of the target class only. `indices` as from `choose`.
         `context` tells the true labels: an attack whose target depends on them needs it (TypeError).
@@ -192,7 +229,8 @@ class Attack(ABC, Generic[C]):
         else:
             raise TypeError(f"{type(self).__name__} has a label map: all_poisons needs the context, for the true labels")
         is_poison = torch.ones(len(indices), dtype=torch.bool)
-        return Poisoning(indices, to_uint8(images), labels, is_poison, state, {"poisons": len(indices), **notes})
+        pixels = images if images.dtype == torch.uint8 else to_uint8(images)
+        return Poisoning(indices, pixels, labels, is_poison, state, {"poisons": len(indices), **notes})
 
     @abstractmethod
     def poison(self, context: AttackContext) -> Poisoning:

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ntml_bench.attacks.base import ATTACKS, Attack, AttackConfig, AttackContext, Poisoning, to_float
+from ntml_bench.attacks.base import ATTACKS, Attack, AttackConfig, AttackContext, Poisoning
 from ntml_bench.schema import number, one_of
 from ntml_bench.seeding import generator
 
@@ -43,12 +43,12 @@ class Blended(Attack[BlendedConfig]):
     def poison(self, context: AttackContext) -> Poisoning:
         indices = self.choose(context)
         device = context.train.images.device
-        images = to_float(context.train.images[indices.to(device)])
+        images = context.train.images[indices.to(device)]
         channels, height, width = images.shape[1:]
         draw = {"noise": noise_pattern, "shape": shape_pattern}[self.config.pattern]
         pattern = draw(channels, height, width, generator(self.config.pattern_seed, "attack/blended/pattern"))
         state = {"pattern": pattern.to(device)}
-        return self.all_poisons(indices, self.trigger(images, state), state, {}, context)
+        return self.all_poisons(indices, self.under_trigger(images, state), state, {}, context)
 
     def trigger(self, images: Tensor, state: dict[str, Tensor]) -> Tensor:
         alpha = self.config.alpha

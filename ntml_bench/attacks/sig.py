@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ntml_bench.attacks.base import ATTACKS, Attack, AttackConfig, AttackContext, Poisoning, to_float
+from ntml_bench.attacks.base import ATTACKS, Attack, AttackConfig, AttackContext, Poisoning
 from ntml_bench.schema import number
 
 
@@ -36,8 +36,8 @@ class Sig(Attack[SigConfig]):
 
     def poison(self, context: AttackContext) -> Poisoning:
         indices = self.choose(context)
-        images = to_float(context.train.images[indices.to(context.train.images.device)])
-        return self.all_poisons(indices, self.trigger(images, {}), {}, {})
+        images = context.train.images[indices.to(context.train.images.device)]
+        return self.all_poisons(indices, self.under_trigger(images, {}), {}, {})
 
     def trigger(self, images: Tensor, state: dict[str, Tensor]) -> Tensor:
         width = images.shape[3]

@@ -8,6 +8,7 @@ FAMILIES = {
         "dirty label": "Training images of other classes carry the trigger and the label of the target class.",
         "clean label": "Training images of the target class are changed and keep their labels.",
         "training-controlled": "The attacker runs the training and poisons each batch of it.",
+        "from outside": "The victim, or its poisons, come from files ([own.md](own.md)).",
         "none": "The clean model of a recipe. What it answers to another attack's trigger is that attack's floor.",
     },
     "defense": {

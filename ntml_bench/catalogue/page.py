@@ -2,9 +2,12 @@
 
 from dataclasses import fields
 from itertools import groupby
+from typing import get_type_hints
 
 from ntml_bench.attacks import Attack
+from ntml_bench.attacks.given import FoldersConfig
 from ntml_bench.attacks.perturbation import Perturbation
+from ntml_bench.attacks.trigger_image import TriggerImageConfig
 from ntml_bench.catalogue.docstrings import meanings
 from ntml_bench.catalogue.families import FAMILIES
 from ntml_bench.catalogue.markdown import code, linked, paragraphs, prose, table
@@ -129,12 +132,18 @@ def _anchor(method: Method) -> str:
     return f"{method.option.group}{method.name}".lower()
 
 
+FILES = (("image of `given`, `patch_image`", TriggerImageConfig), ("folders of `given`", FoldersConfig))
+
+
 def _groups_of_settings() -> str:
-    said = meanings([SteppedRecipe.__doc__, Recipe.__doc__, Perturbation.__doc__])
+    said = meanings(
+        [SteppedRecipe.__doc__, Recipe.__doc__, Perturbation.__doc__, TriggerImageConfig.__doc__, FoldersConfig.__doc__]
+    )
     rows = []
-    for title, group in (("recipe", SteppedRecipe), ("adversary of `lc`", Perturbation)):
+    for title, group in (("recipe", SteppedRecipe), ("adversary of `lc`", Perturbation), *FILES):
         for entry in fields(group):
-            allowed = entry.metadata["check"].allowed if "check" in entry.metadata else "true, false"
+            kind = get_type_hints(group)[entry.name]
+            allowed = entry.metadata["check"].allowed if "check" in entry.metadata else "true, false" if kind is bool else ""
             rows.append([title, code(entry.name), allowed, prose(said[entry.name])])
     return f"{GROUPS_OF_SETTINGS}\n\n{table(['group', 'setting', 'allowed', 'meaning'], rows)}"
 

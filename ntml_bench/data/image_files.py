@@ -63,11 +63,48 @@ def decode(files: Sequence[ImageFile], size: int, remarks: list[str]) -> Tensor:
     return torch.from_numpy(pixels)
 
 
+def decode_as_they_are(files: Sequence[ImageFile], shape: tuple[int, int, int], setting: str) -> Tensor:
+    """Images that must have the size of the data set's, `shape` (C, H, W), and are not resized: uint8 [N, C, H, W].
+
+    `setting`: what named them, for messages. Raises UserError with the name of the first file that is of another size, is
+    coloured where the data set is grey, or cannot be decoded.
+    """
+    channels, height, width = shape
+    pixels = np.empty((len(files), channels, height, width), dtype=np.uint8)
+
+    def decode_batch(start: int) -> None:
+        for index in range(start, min(start + BATCH, len(files))):
+            image, _, _ = _opened(files[index])
+            if image.size != (width, height):
+                raise UserError(
+                    f"{setting}: {shown(files[index])} is {image.height}x{image.width} pixels; the images of the data set are "
+                    f"{height}x{width}"
+                )
+            found = np.asarray(image).transpose(2, 0, 1)
+            if channels == 1 and bool((found != found[:1]).any()):
+                raise UserError(f"{setting}: {shown(files[index])} is coloured; the images of the data set are grey")
+            pixels[index] = found[:channels]
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(decode_batch, range(0, len(files), BATCH)))
+    return torch.from_numpy(pixels)
+
+
 def _decoded(file: ImageFile, size: int) -> tuple[np.ndarray, _Look]:
+    image, deep, frames = _opened(file)
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
+    look = _Look(int(pixels.max()), bool((pixels == pixels[0, 0]).all()), deep, frames)
+    return pixels.transpose(2, 0, 1), look
+
+
+def _opened(file: ImageFile) -> tuple[Image.Image, bool, bool]:
+    """The image as RGB, whether its file is grey of 16 bits, and whether it has more than one frame. Raises UserError."""
     try:
         with file.open("rb") as content, Image.open(content) as encoded:
             frames = getattr(encoded, "is_animated", False)
-            image, deep = as_rgb(encoded), is_deep(encoded)
+            return as_rgb(encoded), is_deep(encoded), frames
     except UserError:
         raise
     except UnidentifiedImageError:
@@ -79,11 +116,6 @@ def _decoded(file: ImageFile, size: int) -> tuple[np.ndarray, _Look]:
         # Pillow's readers raise whatever a damaged file makes them stumble over.
         said = str(error) or type(error).__name__
         raise UserError(f"cannot decode the image {shown(file)}: {said}") from None
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image)
-    look = _Look(int(pixels.max()), bool((pixels == pixels[0, 0]).all()), deep, frames)
-    return pixels.transpose(2, 0, 1), look
 
 
 def _remarks(files: Sequence[ImageFile], looks: Sequence[_Look]) -> Iterator[str]:

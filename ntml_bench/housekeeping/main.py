@@ -1,4 +1,5 @@
-"""`ntml-store`: list what lies in the store and whose it is, remove what nobody needs, export a sweep, import one."""
+"""`ntml-store`: list what lies in the store and whose it is, remove what nobody needs, export a sweep, import one, write a
+cell's images into folders."""
 
 import argparse
 import json
@@ -82,6 +83,22 @@ def _import(options: argparse.Namespace) -> None:
     print(f"Its table: ntml-table {found.folder.name}")
 
 
+def _images(options: argparse.Namespace) -> None:
+    # Here, because they import torch, which the other commands do without.
+    from ntml_bench.app.settings import import_extensions
+    from ntml_bench.app.stored import only, stored_cells
+    from ntml_bench.housekeeping.images import write_images
+
+    import_extensions(options.imports or [])
+    chosen = {name: getattr(options, name) for name in ("dataset", "model", "attack", "seed")}
+    cell = only(stored_cells(options.sweep, options.outputs, **chosen), lambda cell: cell.keys[0], "backdoored models")
+    target = options.to or Path(f"{Path(options.sweep).name}-{cell.entry['attack']}-seed-{cell.entry['seed']}")
+    data_dir = options.data_dir or options.outputs / "data"
+    found = write_images(cell, target, data_dir, options.root, clean=options.clean)
+    covers = f" and {found.covers} covers" if found.covers else ""
+    print(f"{target}: {found.train} training images ({found.poisons} poisons{covers}), {found.triggered} triggered test images")
+
+
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--outputs", type=Path, default=Path("outputs"), help="where runs were written (default: outputs)")
@@ -90,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, parents=[common], help=text, description=text)
-        added.set_defaults(run={"list": _list, "prune": _prune, "export": _export, "import": _import}[name])
+        added.set_defaults(run={"list": _list, "prune": _prune, "export": _export, "import": _import, "images": _images}[name])
         return added
 
     shown = command("list", "sizes of the store by sweep, what no sweep uses, what is damaged or left over")
@@ -117,6 +134,19 @@ def _parser() -> argparse.ArgumentParser:
     imported.add_argument("--as", dest="name", metavar="NAME", help="another name for the sweep")
     imported.add_argument(
         "--max-size", default="10GiB", metavar="SIZE", help="refuse what unpacks to more (default: %(default)s)"
+    )
+
+    images = command("images", "the poisoned training set and the triggered test set of a cell as folders of PNG, with tables")
+    images.add_argument("sweep", help="its name, or a folder with a manifest")
+    for name in ("attack", "dataset", "model"):
+        images.add_argument(f"--{name}", metavar="NAME", help=f"the cell's {name}, where the sweep has several")
+    images.add_argument("--seed", type=int, help="the cell's seed, where the sweep has several")
+    images.add_argument("--to", type=Path, metavar="FOLDER", help="a new folder (default: SWEEP-ATTACK-seed-SEED)")
+    images.add_argument("--clean", action="store_true", help="also the test images and the training images as they are")
+    images.add_argument("--data-dir", type=Path, metavar="FOLDER", help="where the data are kept (default: OUTPUTS/data)")
+    images.add_argument("--root", metavar="FOLDER", help="of a data set that is in a folder of your own: that folder")
+    images.add_argument(
+        "--imports", nargs="+", metavar="MODULE", help="modules that register an attack or a data set of your own"
     )
     return parser
 

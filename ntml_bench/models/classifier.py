@@ -1,6 +1,6 @@
 """The model that everything else sees: float images in [0, 1] to logits, whatever net is inside."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import gcd, log
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 import ntml_bench.models.airbench
 import ntml_bench.models.preact_resnet  # noqa: F401  (they register their nets in timm)
 from ntml_bench.errors import UserError, unknown
+from ntml_bench.models.weights import WeightsFile, start_from
+from ntml_bench.schema import build
 from ntml_bench.seeding import derive
 
 
@@ -22,6 +24,71 @@ class ModelConfig:
     """`name`: any model of timm, or one of ours (`preact_resnet18`, `resnet_tiny`, `airbench_small`)."""
 
     name: str
+
+    @property
+    def adapted(self) -> bool | None:
+        """Whether a net for large images is changed for small ones; None: nothing was said of it, and it is."""
+        return None
+
+    @property
+    def pretrained(self) -> WeightsFile | None:
+        """The weights that a training starts from; None: random ones."""
+        return None
+
+    def determining(self) -> dict[str, Any]:
+        """What a new model is determined by, beside the data and the seed."""
+        settings: dict[str, Any] = {"name": self.name}
+        # Absent where they say nothing, so that older artifacts keep their keys.
+        if self.adapted is False:
+            settings["adapted"] = False
+        if self.pretrained is not None:
+            settings["pretrained"] = self.pretrained.digest
+        return settings
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings for a record, without where a file is."""
+        named = {} if self.pretrained is None else {"pretrained": self.pretrained.name}
+        return self.determining() | named
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimmSettings:
+    """The settings of `model=timm`.
+
+    `name`: any model of timm, or one that a module of `imports` registers there. `adapted`: whether a net for large images is
+    changed for small ones (strides taken out, smaller patches); null: yes, but for pretrained nets. `pretrained`: a file of
+    weights that victims start from (null: random weights).
+    """
+
+    name: str
+    adapted: bool | None
+    pretrained: str | None
+
+
+@dataclass(frozen=True)
+class TimmConfig(ModelConfig):
+    """A net of which more than the name is said."""
+
+    is_adapted: bool | None = None
+    weights: WeightsFile | None = None
+
+    @property
+    def adapted(self) -> bool | None:
+        return self.is_adapted
+
+    @property
+    def pretrained(self) -> WeightsFile | None:
+        return self.weights
+
+
+def read_model(values: Mapping[str, Any]) -> ModelConfig:
+    """The net that the settings of `model` name. Raises UserError, also for a file of weights that is not there."""
+    if values.keys() <= {"name"}:
+        return build(ModelConfig, values, "model")
+    said = build(TimmSettings, {"adapted": None, "pretrained": None, **values}, "model")
+    if said.pretrained is None:
+        return ModelConfig(said.name) if said.adapted is None else TimmConfig(said.name, said.adapted)
+    return TimmConfig(said.name, bool(said.adapted), WeightsFile.of("model.pretrained", said.pretrained))
 
 
 class Classifier(nn.Module):
@@ -70,11 +137,16 @@ class Classifier(nn.Module):
 def make_classifier(
     config: ModelConfig, num_classes: int, image_shape: tuple[int, int, int], statistics: tuple[Tensor, Tensor], seed: int
 ) -> Classifier:
-    """A new classifier with random weights that depend on `seed` alone. UserError for a name that is none, or does not fit."""
+    """A new classifier with random weights that depend on `seed` alone, or pretrained ones but for a random head.
+
+    UserError for a name that is none, or does not fit, and for weights that do not fit.
+    """
     _check_name(config.name)
     # The initialisers draw from torch's global generator.
     with global_stream(derive(seed, "initialisation")):
-        net, patch_size = _create(config.name, num_classes, *image_shape)
+        net, patch_size = _create(config, num_classes, *image_shape)
+    if config.pretrained is not None:
+        start_from(net, config.pretrained, config.name)
     classifier = Classifier(net, *statistics)
     classifier.patch_size = patch_size
     return classifier
@@ -87,7 +159,10 @@ def _check_name(name: str) -> None:
     # timm's names of weights, of which it would make the net, with random weights here.
     net, _, weights = name.partition(".")
     if weights and net in names:
-        raise UserError(f"model.name is '{name}', but weights are always random here, never '{weights}'; use model.name={net}")
+        raise UserError(
+            f"model.name is '{name}', but no weights are downloaded here, and so not '{weights}'; use model.name={net}, "
+            "model.pretrained=FILE for weights in a file"
+        )
     raise unknown("model.name", name, names)
 
 
@@ -111,8 +186,9 @@ def global_stream(seed: int) -> Iterator[None]:
 OWN = ("preact_resnet18", "resnet_tiny", "airbench_small")
 
 
-def _create(name: str, num_classes: int, channels: int, height: int, width: int) -> tuple[nn.Module, int | None]:
+def _create(config: ModelConfig, num_classes: int, channels: int, height: int, width: int) -> tuple[nn.Module, int | None]:
     """The net, and the size of its patches where that is another one than earlier versions took."""
+    name = config.name
 
     def create(**arguments: Any) -> nn.Module:
         return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=channels, **arguments)
@@ -120,6 +196,11 @@ def _create(name: str, num_classes: int, channels: int, height: int, width: int)
     if name in OWN:
         return create(), None
     try:
+        if config.adapted is False:
+            try:
+                return create(img_size=(height, width)), None
+            except TypeError:
+                return create(), None
         try:
             return _of_patches(name, create, height, width)
         except TypeError:

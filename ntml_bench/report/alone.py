@@ -5,18 +5,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
 
-from ntml_bench.app.arguments import check_setting
 from ntml_bench.app.cell import Cell
-from ntml_bench.app.composition import config_folder, split_config
-from ntml_bench.app.explain import explain
 from ntml_bench.app.loading import LoadedData
-from ntml_bench.app.settings import Settings, read_settings
+from ntml_bench.app.words import composed_settings
 from ntml_bench.errors import UserError
 from ntml_bench.exhibits.gallery import gallery
 from ntml_bench.report.data import Gallery
@@ -32,7 +25,7 @@ def gallery_of(attack: str, dataset: str, settings: Sequence[str]) -> Gallery:
     """
     words = [f"attack={attack}", f"dataset={dataset}", "defense=none", "tracking=none"]
     config_dir, overrides = _parted(settings)
-    chosen = _settings([*words, *overrides], config_dir)
+    chosen = composed_settings([*words, *overrides], config_dir)
     if chosen.attack.config.name == "none":
         raise UserError("attack=none has no trigger to look at; ntml-bench --help lists the attacks")
     cell = Cell(chosen, LoadedData().of(chosen))
@@ -79,18 +72,3 @@ def _parted(words: Sequence[str]) -> tuple[Path | None, list[str]]:
     if options.config_dir is not None and not options.config_dir.is_dir():
         raise UserError(f"--config-dir {options.config_dir} is not a folder")
     return options.config_dir, overrides
-
-
-def _settings(overrides: Sequence[str], config_dir: Path | None) -> Settings:
-    """As `ntml-bench` would compose and read them."""
-    for word in overrides:
-        check_setting(word)
-    searched = [] if config_dir is None else [f"hydra.searchpath=['file://{config_dir.resolve()}']"]
-    # Hydra 1.3 wants to be told which version's defaults to use; 1.4 warns of being told.
-    version = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
-    try:
-        with initialize_config_dir(str(config_folder("conf")), **version):
-            composed = compose("config", [*overrides, *searched], return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error)) from None
-    return read_settings(*split_config(composed))
