@@ -31,6 +31,8 @@ def _throughput(found: Mapping[str, Any]) -> Iterator[str]:
     for name, model in found["models"].items():
         for what in ("training", "other_training", "inference", "other_inference"):
             row = model[what]
+            if row is None:
+                continue
             yield (
                 f"{name + ' ' + what.removeprefix('other_'):26}"
                 + "".join(f"{_rate(row[side]):>20}" for side in ("project", "reference"))

@@ -96,7 +96,8 @@ class LoaderWorkers:
 
 @dataclass(frozen=True)
 class ModelThroughput:
-    """`training` and `inference` in the precision that `auto` means here, `other_` in the other one of the two.
+    """`training` and `inference` in the precision that `auto` means here, `other_` in the other one of the two: None
+    where the device has no instructions for it.
 
     `cells_at_a_time` is None on a GPU and where torch has one thread; `large_batch` is None on a CPU.
     """
@@ -107,8 +108,8 @@ class ModelThroughput:
     loader_workers: LoaderWorkers
     training: Row
     inference: Row
-    other_training: Row
-    other_inference: Row
+    other_training: Row | None
+    other_inference: Row | None
     cells_at_a_time: CellsAtATimeRow | None
     large_batch: LargeBatch | None
 

@@ -24,6 +24,7 @@ from ntml_bench.bench.results import (
 from ntml_bench.bench.timing import Comparison, Spread, Work, alternate, fitted, seconds_of
 from ntml_bench.data.base import Split
 from ntml_bench.engine import Engine
+from ntml_bench.machine import has_bfloat16
 from ntml_bench.models import Classifier, ModelConfig, make_classifier
 
 IMAGE_SHAPE = (3, 32, 32)
@@ -88,23 +89,27 @@ class _Model:
     def __init__(self, plan: Plan, name: str, model: Classifier, split: Split) -> None:
         self.plan = plan
         self.engine = plan.engine
-        self.other = replace(plan.engine, half=not plan.engine.half)
         self.device = plan.engine.device
+        # Without instructions for it bfloat16 takes minutes for what float32 takes seconds for, and nobody computes in it.
+        worth = plan.engine.half or has_bfloat16(self.device)
+        self.engines = [plan.engine, replace(plan.engine, half=not plan.engine.half)] if worth else [plan.engine]
         self.name = name
         self.model = model
         self.split = split
         self.resident = split.to(self.device)
 
     def measure(self) -> None:
-        self.workers, self.training, self.other_training = self._training()
-        self.inference, self.other_inference = self._inference()
+        self.workers, self.training = self._training()
+        self.inference = self._inference()
         self.cells = self._cells_at_a_time()
         self.large_batch = self._large_batch() if self.device.type == "cuda" else None
 
     def result(self, ceiling: Ceiling) -> ModelThroughput:
         forward = forward_flop(self.model.net, IMAGE_SHAPE)
         training = TRAINING_OVER_FORWARD * forward
-        precision, other = precision_of(self.engine), precision_of(self.other)
+        precision = precision_of(self.engine)
+        training_rows = self._rows(self.training, BATCH_SIZE, training, ceiling)
+        inference_rows = self._rows(self.inference, ProjectInference.batch_size, forward, ceiling)
         large_batch = None
         if self.large_batch is not None:
             share = self.large_batch.median * training / ceiling.of(precision)
@@ -114,15 +119,21 @@ class _Model:
             forward_flop_per_image=forward,
             training_flop_per_image=training,
             loader_workers=self.workers,
-            training=Row.of(self.training, BATCH_SIZE, training, precision, ceiling),
-            inference=Row.of(self.inference, ProjectInference.batch_size, forward, precision, ceiling),
-            other_training=Row.of(self.other_training, BATCH_SIZE, training, other, ceiling),
-            other_inference=Row.of(self.other_inference, ProjectInference.batch_size, forward, other, ceiling),
+            training=training_rows[0],
+            inference=inference_rows[0],
+            other_training=training_rows[1] if len(training_rows) > 1 else None,
+            other_inference=inference_rows[1] if len(inference_rows) > 1 else None,
             cells_at_a_time=self.cells,
             large_batch=large_batch,
         )
 
-    def _training(self) -> tuple[LoaderWorkers, Comparison, Comparison]:
+    def _rows(self, found: list[Comparison], batch_size: int, flop_per_image: int, ceiling: Ceiling) -> list[Row]:
+        return [
+            Row.of(comparison, batch_size, flop_per_image, precision_of(engine), ceiling)
+            for engine, comparison in zip(self.engines, found, strict=True)
+        ]
+
+    def _training(self) -> tuple[LoaderWorkers, list[Comparison]]:
         self._say("loader of the reference")
         candidates: dict[int, tuple[Reference, int]] = {}
         for workers in loader_workers(cores()):
@@ -134,21 +145,21 @@ class _Model:
         # The loader processes of the others end here.
         candidates.clear()
         found = []
-        for engine in (self.engine, self.other):
+        for engine in self.engines:
             self._say(f"training in {precision_of(engine)}")
             project = self._project_training(BATCH_SIZE, engine)
             found.append(self._alternate(project, reference, (self._fitted(project, LEAST_BATCHES), images)))
-        return LoaderWorkers(chosen, rates), found[0], found[1]
+        return LoaderWorkers(chosen, rates), found
 
-    def _inference(self) -> tuple[Comparison, Comparison]:
+    def _inference(self) -> list[Comparison]:
         reference = self._reference(ReferenceInference, ProjectInference.batch_size, self.workers.chosen)
         images = self._fitted(reference)
         found = []
-        for engine in (self.engine, self.other):
+        for engine in self.engines:
             self._say(f"inference in {precision_of(engine)}")
             project = ProjectInference(engine, self._project_model(), self.resident)
             found.append(self._alternate(project, reference, (self._fitted(project), images)))
-        return found[0], found[1]
+        return found
 
     def _cells_at_a_time(self) -> CellsAtATimeRow | None:
         threads = torch.get_num_threads()

@@ -36,7 +36,8 @@ def label_cells(cells: Sequence[Mapping[str, Any]]) -> list[Labels]:
     in a label only where a cell was made in two: seeds of one table may come from machines that compute differently, which
     the table's legend says.
     """
-    settings_of = _without_precision(cells, list(map(_settings, cells)))
+    places = [(cell.get("seed"), *(cell[group] for group in METHOD_GROUPS)) for cell in cells]
+    settings_of = without_precision(places, list(map(_settings, cells)))
     flat = [settings | origin for settings, origin in zip(settings_of, _origins(cells), strict=True)]
     if any(TUNING in settings for settings in flat):
         flat = [{TUNING: "none"} | settings for settings in flat]
@@ -67,14 +68,13 @@ def _settings(cell: Mapping[str, Any]) -> dict[str, str]:
     return flat_settings(cell.get("settings") or {})
 
 
-def _without_precision(cells: Sequence[Mapping[str, Any]], flat: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """The settings without the precision, unless two cells differ in it and in nothing else."""
+def without_precision(places: Sequence[Hashable], flat: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """The settings of cells without the precision, unless two of one seed and options, its place, differ in it alone."""
     bare = [{key: value for key, value in settings.items() if key != PRECISION} for settings in flat]
-    places: dict[Hashable, set[str | None]] = defaultdict(set)
-    for cell, settings, rest in zip(cells, flat, bare, strict=True):
-        place = (cell.get("seed"), *(cell[group] for group in METHOD_GROUPS), frozenset(rest.items()))
-        places[place].add(settings.get(PRECISION))
-    return list(flat) if any(len(found) > 1 for found in places.values()) else bare
+    found: dict[Hashable, set[str | None]] = defaultdict(set)
+    for place, settings, rest in zip(places, flat, bare, strict=True):
+        found[place, frozenset(rest.items())].add(settings.get(PRECISION))
+    return list(flat) if any(len(precisions) > 1 for precisions in found.values()) else bare
 
 
 def _origins(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ntml_bench.records.cells import Cell
-from ntml_bench.records.labels import METHOD_GROUPS, Labels, flat_settings
+from ntml_bench.records.labels import METHOD_GROUPS, Labels, flat_settings, without_precision
 
 WIDE = 20.0
 """From this ratio of the largest value to the smallest on, a linear axis hides the small values."""
@@ -38,7 +38,8 @@ def varying_settings(cells: Sequence[Cell]) -> tuple[tuple[Setting, ...], list[t
     A value that follows an option (one of a data set, or of a named variant) does not vary, and the seed is none of them. The
     values are None for a cell that lacks such a setting, or whose setting of that name is another method's.
     """
-    flat = [flat_settings(cell.settings) for cell in cells]
+    places = [(cell.seed, cell.options) for cell in cells]
+    flat = without_precision(places, [flat_settings(cell.settings) for cell in cells])
     seen: dict[tuple[Labels, str], set[str]] = defaultdict(set)
     for cell, settings in zip(cells, flat, strict=True):
         for name, text in settings.items():
