@@ -63,8 +63,8 @@ class TrainingDivergedError(RuntimeError):
 Loss = Callable[[Tensor, Tensor], Tensor]
 Log = Callable[[dict[str, float]], None]
 Step = Callable[[torch.optim.Optimizer, Callable[[], object]], None]
-"""A step of the optimizer. The gradient of the batch is there; the function makes that of the same batch at the weights as they
-then are, in its place."""
+"""A step, which calls `optimizer.step()` once. The gradient of the batch is there; the function makes that of the same batch at
+the weights as they then are, in its place."""
 
 
 def fit(

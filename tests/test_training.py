@@ -438,6 +438,8 @@ def test_a_step_of_ones_own_takes_the_place_of_the_usual_one() -> None:
     def take_step(optimizer: torch.optim.Optimizer, gradient_again: Callable[[], object]) -> None:
         gradients = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]]
         calls.append(all(gradient is not None for gradient in gradients))
+        optimizer.zero_grad()
+        optimizer.step()
 
     train(model, split(20, SHAPE), recipe(epochs=2, batch_size=6), take_step=take_step)
     assert calls == [True] * 6
