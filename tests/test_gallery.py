@@ -15,6 +15,7 @@ from small_cells import QUICK
 import ntml_bench.app.victims
 from ntml_bench.attacks import ATTACKS
 from ntml_bench.errors import UserError
+from ntml_bench.records.labels import option_of
 from ntml_bench.report.alone import gallery_of
 from ntml_bench.report.read import read_report
 
@@ -52,12 +53,13 @@ def test_every_attack_with_a_model_asks_for_it(attack: str, no_training: None) -
 @pytest.mark.parametrize("attack", WITHOUT_MODEL)
 def test_every_attack_without_a_model_of_its_own_is_shown(attack: str, no_training: None, workplace: Path) -> None:
     start = time.monotonic()
-    found = gallery_of(attack, "digits", [*SETTINGS, *QUICK.get(attack, [])])
+    # The blocks of QUICK are for smaller images.
+    found = gallery_of(attack, "digits", [*SETTINGS, *([] if attack in ("ctrl", "ftrojan") else QUICK.get(attack, []))])
     assert time.monotonic() - start < 30
     assert found.clean.shape == found.triggered.shape == (8, 32, 32, 3)
     assert len(found.classes) == len(set(found.classes)) == 8
     assert found.target not in found.classes
-    assert (found.dataset, found.attack) == ("digits", attack)
+    assert (found.dataset, option_of(found.attack)) == ("digits", attack)
     assert 0 < found.images <= 100
     assert isfinite(found.psnr)
     assert found.ssim < 1

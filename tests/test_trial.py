@@ -179,7 +179,7 @@ def test_a_name_of_weights_is_no_name_of_a_net(name: str) -> None:
     with pytest.raises(UserError, match=r"model\.name"):
         made(name, 32)
     if not name.endswith("."):
-        with pytest.raises(UserError, match=rf"weights are always random here.*use model\.name={name.split('.')[0]}"):
+        with pytest.raises(UserError, match=rf"no weights are downloaded here.*use model\.name={name.split('.')[0]}"):
             made(name, 32)
 
 

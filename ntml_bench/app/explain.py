@@ -76,7 +76,7 @@ def unknown_setting(key: str) -> str:
     of_chosen = _of_chosen(group) if dot else []
     nearest = _nearest_setting(key, of_chosen)
     if not any(f"{name}.".startswith(f"{key}.") for name in known):
-        return f"unknown setting '{key}'.{nearest or _nearest_setting(key, known)}"
+        return f"unknown setting '{key}'.{nearest or (dot and _nearest_setting(key, known)) or _nearest(key, known)}"
     return f"the setting '{key}' is not one of the chosen {group}'s (in a sweep: of none of the chosen {group}s).{nearest}"
 
 
@@ -106,9 +106,11 @@ def _nearest(name: str, names: list[str]) -> str:
 
 def _nearest_setting(key: str, known: list[str]) -> str:
     """The setting whose last part is nearest: a group of settings in between is forgotten more easily than a name is."""
-    *_, last = key.split(".")
+    last = key.rpartition(".")[2]
     ends = get_close_matches(last, {name.rpartition(".")[2] for name in known}, n=1)
-    return _nearest(key, [name for name in known if ends and name.rpartition(".")[2] == ends[0]] or known)
+    alike = [name for name in known if ends and name.rpartition(".")[2] == ends[0]]
+    close = get_close_matches(key, alike, n=1, cutoff=0)
+    return f" Did you mean '{close[0]}'?" if close else ""
 
 
 def _of_chosen(group: str) -> list[str]:
