@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ntml_bench.records.cells import read_sweep
 from ntml_bench.records.curves import unpriced
-from ntml_bench.records.summary import Block, Entry, Row, summarise
+from ntml_bench.records.summary import RETUNED, Block, Entry, Row, summarise
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -55,3 +55,27 @@ def price_table() -> list[str]:
 
 def test_the_averages_at_each_price_are_those_of_the_kept_records() -> None:
     assert "\n".join(price_table()) in (ROOT / "docs" / "results.md").read_text()
+
+
+def retuned_table() -> list[str]:
+    """The lines of the table of what comes back: ASR and RASR."""
+    block = block_of("retuned_table")
+    names = ("attack_success_rate", RETUNED)
+
+    def text(entry: Entry, *, deviation: bool = True) -> str:
+        found = [entry.values[name] for name in names]
+        parts = [
+            "–" if one is None else f"{one.mean:.1f}" + (f"±{one.deviation:.1f}" if one.deviation else "") for one in found
+        ]
+        return " / ".join(parts if deviation else [part.partition("±")[0] for part in parts])
+
+    rows = [*block.rows, *([block.average] if block.average else [])]
+    lines = ["| attack | floor | " + " | ".join(block.defenses) + " |", f"| --- |{' :---: |' * (len(block.defenses) + 1)}"]
+    for row in rows:
+        name = "*average*" if row is block.average else row.heading
+        lines.append(f"| {name} | {text(row.floor, deviation=False)} | {' | '.join(map(text, row.defenses.values()))} |")
+    return lines
+
+
+def test_what_comes_back_is_that_of_the_kept_records() -> None:
+    assert "\n".join(retuned_table()) in (ROOT / "docs" / "results.md").read_text()
