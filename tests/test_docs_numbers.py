@@ -63,11 +63,9 @@ def retuned_table() -> list[str]:
     names = ("attack_success_rate", RETUNED)
 
     def text(entry: Entry, *, deviation: bool = True) -> str:
-        found = [entry.values[name] for name in names]
-        parts = [
-            "–" if one is None else f"{one.mean:.1f}" + (f"±{one.deviation:.1f}" if one.deviation else "") for one in found
-        ]
-        return " / ".join(parts if deviation else [part.partition("±")[0] for part in parts])
+        found = [one for name in names if (one := entry.values[name]) is not None]
+        spread = [f"±{one.deviation:.1f}" if deviation and one.deviation is not None else "" for one in found]
+        return " / ".join(f"{one.mean:.1f}{after}" for one, after in zip(found, spread, strict=True))
 
     rows = [*block.rows, *([block.average] if block.average else [])]
     lines = ["| attack | floor | " + " | ".join(block.defenses) + " |", f"| --- |{' :---: |' * (len(block.defenses) + 1)}"]
