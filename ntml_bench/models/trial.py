@@ -5,7 +5,9 @@ nothing. It is looked at as it could become, with small random numbers on all we
 (residual branches, layer scales, heads) are no blindness.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any, cast
 
@@ -27,7 +29,8 @@ def check_net(name: str, model: Classifier, image_shape: tuple[int, int, int], n
     pixel without a path to the logits. The model stays as it is, and so does torch's global generator."""
     height, width = image_shape[1:]
     try:
-        hidden = _hidden(model, image_shape, num_classes)
+        with _without_onednn():
+            hidden = _hidden(model, image_shape, num_classes)
     except _WrongLogitsError as error:
         raise UserError(f"model.name={name} makes {error}") from None
     except Exception as error:  # whatever a net of someone else's does
@@ -40,6 +43,16 @@ def check_net(name: str, model: Classifier, image_shape: tuple[int, int, int], n
             f"{height * width} pixels have no path to the logits, the first in row {row}, column {column}, and a trigger there "
             "does nothing; use images of another size, or another model"
         )
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """On a processor with AVX2 alone, backward passes of small strided convolutions by oneDNN (torch 2.15) were seen to end the
+    process, or to corrupt its memory."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a precision for other devices, which is not touched
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
 
 
 class _WrongLogitsError(Exception):
