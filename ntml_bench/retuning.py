@@ -52,9 +52,7 @@ def retuning_split(config: RetuningConfig, train: Split, poisoning: Poisoning, s
     `train`: the clean training set. A wrapped or covered image that keeps its label is no poison.
     """
     labels, device = train.labels.cpu(), train.labels.device
-    untouched = torch.ones(len(labels), dtype=torch.bool)
-    untouched[poisoning.indices] = False
-    clean = untouched.nonzero().flatten()
+    clean = poisoning.untouched(len(labels)).nonzero().flatten()
     count = round(config.share * len(labels)) - config.poisons
     clean = clean[stratified(labels[clean], count, generator(seed, "retuning/clean images"))].to(device)
     poisons = poisoning.is_poison.nonzero().flatten()

@@ -98,10 +98,10 @@ def build(schema: type[T], values: Mapping[str, Any], where: str) -> T:
             raise UserError(f"{prefix}{name} is {value!r}; allowed: true, false")
         if type(value) is int and float in (kinds[name], *get_args(kinds[name])):
             value = float(value)  # OmegaConf does the same, but 2.4 warns of it
+        check = cast("Check | None", entry.metadata.get("check"))
         try:
             structure[name] = value
         except OmegaConfBaseException:
-            check = entry.metadata.get("check")
             bounds = f", {check.allowed}" if check is not None else ""
             raise UserError(f"{prefix}{name} is {value!r}; allowed: {_words(kinds[name], value)}{bounds}") from None
         plain = structure[name]
@@ -109,7 +109,6 @@ def build(schema: type[T], values: Mapping[str, Any], where: str) -> T:
         items = converted[name] if isinstance(converted[name], list) else [converted[name]]
         if any(isinstance(item, float) and not isfinite(item) for item in items):
             raise UserError(f"{prefix}{name} is {converted[name]!r}; allowed: finite numbers")
-        check = cast("Check | None", entry.metadata.get("check"))
         if check is not None and converted[name] is not None and not check.holds(converted[name]):
             raise UserError(f"{prefix}{name} is {converted[name]!r}; allowed: {check.allowed}")
     return schema(**converted)

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ntml_bench.app.arguments import quoted
 from ntml_bench.app.composition import config_folder
+from ntml_bench.errors import did_you_mean
 
 
 def explain(error: Exception) -> str:
@@ -34,7 +35,7 @@ def explain(error: Exception) -> str:
             return "cluster=slurm needs hydra-submitit-launcher: pip install 'ntml-bench[slurm]'"
         available = ", ".join(options) or "see --help"
         own = f" One of your own stands in FOLDER/{group}/{option}.yaml, with --config-dir FOLDER." if group else ""
-        return f"unknown {group or 'config'} '{option}'.{_nearest(option, options)} Available: {available}.{own}"
+        return f"unknown {group or 'config'} '{option}'.{did_you_mean(option, options)} Available: {available}.{own}"
     if message.startswith("Primary config "):
         return (
             f"{message.splitlines()[0]} --config-path takes an absolute folder in place of the project's; --config-dir adds one"
@@ -44,7 +45,7 @@ def explain(error: Exception) -> str:
         sweeps = _sweeps(of_wandb=False)
         available = ", ".join(sweeps)
         return (
-            f"unknown sweep '{sweep[1]}'.{_nearest(sweep[1], sweeps)} Available: {available}; "
+            f"unknown sweep '{sweep[1]}'.{did_you_mean(sweep[1], sweeps)} Available: {available}; "
             "one in a folder of your own: -cd FOLDER -cn NAME."
         )
     key = refused_key(error)
@@ -76,7 +77,7 @@ def unknown_setting(key: str) -> str:
     of_chosen = _of_chosen(group) if dot else []
     nearest = _nearest_setting(key, of_chosen)
     if not any(f"{name}.".startswith(f"{key}.") for name in known):
-        return f"unknown setting '{key}'.{nearest or (dot and _nearest_setting(key, known)) or _nearest(key, known)}"
+        return f"unknown setting '{key}'.{nearest or (dot and _nearest_setting(key, known)) or did_you_mean(key, known)}"
     return f"the setting '{key}' is not one of the chosen {group}'s (in a sweep: of none of the chosen {group}s).{nearest}"
 
 
@@ -99,18 +100,12 @@ def is_of_wandb(path: Path) -> bool:
     return {"method", "parameters"} <= set(yaml.safe_load(path.read_text()))
 
 
-def _nearest(name: str, names: list[str]) -> str:
-    close = get_close_matches(name, names, n=1)
-    return f" Did you mean '{close[0]}'?" if close else ""
-
-
 def _nearest_setting(key: str, known: list[str]) -> str:
     """The setting whose last part is nearest: a group of settings in between is forgotten more easily than a name is."""
     last = key.rpartition(".")[2]
     ends = get_close_matches(last, {name.rpartition(".")[2] for name in known}, n=1)
     alike = [name for name in known if ends and name.rpartition(".")[2] == ends[0]]
-    close = get_close_matches(key, alike, n=1, cutoff=0)
-    return f" Did you mean '{close[0]}'?" if close else ""
+    return did_you_mean(key, alike, cutoff=0)
 
 
 def _of_chosen(group: str) -> list[str]:

@@ -297,8 +297,7 @@ class Stages:
     def _clean_budget(self, victim: Victim) -> Tensor:
         """The indices of the defender's clean images: of those that the attacker did not touch."""
         labels = self.data.train.labels
-        untouched = torch.ones(len(labels), dtype=torch.bool)
-        untouched[victim.poisoning.indices] = False
+        untouched = victim.poisoning.untouched(len(labels))
         return clean_budget(labels, untouched, self.settings.general.clean_budget, self.seed)
 
     def _budget_parts(self, victim: Victim) -> tuple[Tensor, Tensor]:

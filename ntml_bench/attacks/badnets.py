@@ -14,8 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ntml_bench.attacks.base import ATTACKS, Attack, AttackConfig, AttackContext, Poisoning
-from ntml_bench.errors import UserError
+from ntml_bench.attacks.base import ATTACKS, Attack, AttackConfig, AttackContext, Poisoning, check_corner
 from ntml_bench.schema import number
 
 
@@ -34,13 +33,7 @@ class BadNets(Attack[BadNetsConfig]):
 
     def check(self, class_sizes: Tensor, image_shape: tuple[int, int, int]) -> None:
         super().check(class_sizes, image_shape)
-        config = self.config
-        _, height, width = image_shape
-        if config.trigger_size + config.margin > min(height, width):
-            raise UserError(
-                f"attack.trigger_size is {config.trigger_size} with attack.margin {config.margin}: larger than the image "
-                f"({height} x {width}); allowed: at most {min(height, width)} together"
-            )
+        check_corner(self.config.trigger_size, self.config.margin, image_shape)
 
     def poison(self, context: AttackContext) -> Poisoning:
         indices = self.choose(context)

@@ -75,6 +75,12 @@ class Poisoning:
     state: dict[str, Tensor]
     notes: dict[str, str | int | float]
 
+    def untouched(self, total: int) -> Tensor:
+        """Which of `total` training images are as they were, bool [total], on the CPU."""
+        untouched = torch.ones(total, dtype=torch.bool)
+        untouched[self.indices] = False
+        return untouched
+
     def apply(self, train: Split) -> Split:
         """The poisoned training set, on the device of `train`; the clean one stays as it is."""
         device = train.labels.device
@@ -266,6 +272,16 @@ class Attack(ABC, Generic[C]):
 
 
 ATTACKS: Registry[Attack] = Registry("attack")
+
+
+def check_corner(size: int, margin: int, image_shape: tuple[int, int, int]) -> None:
+    """Raise UserError where a trigger of `attack.trigger_size` pixels, `attack.margin` off a corner, does not fit the image."""
+    _, height, width = image_shape
+    if size + margin > min(height, width):
+        raise UserError(
+            f"attack.trigger_size is {size} with attack.margin {margin}: larger than the image "
+            f"({height} x {width}); allowed: at most {min(height, width)} together"
+        )
 
 
 def rounded_down(share: float) -> str:

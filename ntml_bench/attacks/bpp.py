@@ -62,21 +62,10 @@ class Bpp(CoveredAttack[BppConfig]):
     def during_training(
         self, images: Tensor, labels: Tensor, state: dict[str, Tensor], rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        total, device = len(images), images.device
-        poison_count, cover_count = self.counts(total)
-        is_target = labels == self.config.target_class
-        # A random order with the target class at its end, found without asking the device how many images of it there are.
-        order = (torch.rand(total, generator=rng, device=device) + is_target).argsort()
-        poisons, rest = order[:poison_count], order[poison_count:]
-        covers = rest[torch.rand(len(rest), generator=rng, device=device).argsort()[:cover_count]]
-        others = another(covers, total, rng)
-
-        chosen = images[poisons]
-        # Where a batch has too few images of other classes, those of the target class stay clean.
-        quantised = torch.where(is_target[poisons][:, None, None, None], chosen, self.trigger(chosen, state))
-        batch = images.index_copy(0, poisons, quantised)
-        batch.index_copy_(0, covers, self.negatives(images[covers], images[others]))
-        return batch, labels.index_fill(0, poisons, self.config.target_class)
+        poisons, covers = self.chosen_in_batch(labels, rng)
+        others = another(covers, len(images), rng)
+        negatives = self.negatives(images[covers], images[others])
+        return self.poisoned_batch(images, labels, (poisons, self.trigger(images[poisons], state)), (covers, negatives))
 
 
 def another(indices: Tensor, total: int, rng: torch.Generator) -> Tensor:

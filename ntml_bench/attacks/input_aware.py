@@ -29,12 +29,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ntml_bench.attacks.base import ATTACKS, Attack, AttackConfig, AttackContext, Poisoning, rounded_down, to_float, to_uint8
+from ntml_bench.attacks.base import ATTACKS, AttackConfig, AttackContext, Poisoning, to_float
+from ntml_bench.attacks.covers import CoveredAttack
 from ntml_bench.data.augmentation import augment
-from ntml_bench.errors import UserError
 from ntml_bench.models.classifier import global_stream
 from ntml_bench.schema import number
-from ntml_bench.seeding import derive, stratified
+from ntml_bench.seeding import derive
 
 MASK, PATTERN = "mask/", "pattern/"
 AT_ONCE = 500
@@ -64,38 +64,20 @@ class InputAwareConfig(AttackConfig):
 
 
 @ATTACKS.register("input_aware")
-class InputAware(Attack[InputAwareConfig]):
+class InputAware(CoveredAttack[InputAwareConfig]):
     Config: ClassVar[type[AttackConfig]] = InputAwareConfig
     published_rate: ClassVar[float | None] = 0.1
     controls_training: ClassVar[bool] = True
-
-    def check(self, class_sizes: Tensor, image_shape: tuple[int, int, int]) -> None:
-        super().check(class_sizes, image_shape)
-        config = self.config
-        if config.poisoning_rate * (1 + config.cross_ratio) > 1:
-            raise UserError(
-                f"attack.poisoning_rate is {config.poisoning_rate} with attack.cross_ratio {config.cross_ratio}: more than all "
-                f"images together; allowed: at most {rounded_down(1 / (1 + config.cross_ratio))}"
-            )
-
-    def counts(self, total: int) -> tuple[int, int]:
-        """How many of `total` images are in attack mode and in cross mode; never more than there are."""
-        poisons = round(self.config.poisoning_rate * total)
-        return poisons, min(round(self.config.cross_ratio * poisons), total - poisons)
-
-    def touched(self, total: int) -> int:
-        return sum(self.counts(total))
+    covers_of_target: ClassVar[bool] = True
+    ratio_setting: ClassVar[str] = "cross_ratio"
 
     def poison(self, context: AttackContext) -> Poisoning:
         train, device = context.train, context.train.images.device
         state = self.trigger_state(context)
         poisons = self.choose(context)
-        labels = train.labels.cpu()
-        untouched = torch.ones(len(labels), dtype=torch.bool).index_fill_(0, poisons, False).nonzero().flatten()
-        _, cover_count = self.counts(len(labels))
-        covers = untouched[stratified(labels[untouched], cover_count, context.generator("choice of covers"))]
-        partners = torch.randint(1, len(labels), (cover_count,), generator=context.generator("input_aware/partners"))
-        partners = (covers + partners) % len(labels)  # any image but itself
+        covers = self.choose_covers(context, poisons)
+        partners = torch.randint(1, len(train), (len(covers),), generator=context.generator("input_aware/partners"))
+        partners = (covers + partners) % len(train)  # any image but itself
 
         images = to_float(train.images)
         changed = torch.cat(
@@ -104,17 +86,11 @@ class InputAware(Attack[InputAwareConfig]):
                 self.crossed(images[covers.to(device)], images[partners.to(device)], state),
             ]
         )
-        given = torch.cat([self.targets(labels[poisons], context.num_classes), labels[covers]])
-        is_poison = torch.arange(len(given)) < len(poisons)
-        indices, order = torch.cat([poisons, covers]).sort()
         notes: dict[str, str | int | float] = {
-            "poisons": len(poisons),
-            "covers": len(covers),
             "generators": "trained against a surrogate, then frozen, in place of a training together with the victim",
             "mean mask": float(self.masks(images[:AT_ONCE], state).mean()),
         }
-        images_there = to_uint8(changed)[order.to(device)]
-        return Poisoning(indices, images_there, given[order].to(device), is_poison[order], state, notes)
+        return self.poisons_and_covers(context, poisons, covers, changed, state, notes)
 
     def trigger_state(self, context: AttackContext) -> dict[str, Tensor]:
         config, train = self.config, context.train
@@ -222,21 +198,10 @@ class InputAware(Attack[InputAwareConfig]):
     def during_training(
         self, images: Tensor, labels: Tensor, state: dict[str, Tensor], rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        total, device = len(images), images.device
-        poison_count, cover_count = self.counts(total)
-        is_target = labels == self.config.target_class
-        # A random order with the target class at its end, found without asking the device how many images of it there are.
-        order = (torch.rand(total, generator=rng, device=device) + is_target).argsort()
-        poisons, rest = order[:poison_count], order[poison_count:]
-        covers = rest[torch.rand(len(rest), generator=rng, device=device).argsort()[:cover_count]]
-        partners = (covers + torch.randint(1, max(2, total), (cover_count,), generator=rng, device=device)) % total
-
-        chosen = images[poisons]
-        # Where a batch has too few images of other classes, those of the target class stay clean.
-        placed = torch.where(is_target[poisons][:, None, None, None], chosen, self.trigger(chosen, state))
-        crossed = self.crossed(images[covers], images[partners], state)
-        batch = images.index_copy(0, poisons, placed).index_copy(0, covers, crossed)
-        return batch, labels.index_fill(0, poisons, self.config.target_class)
+        poisons, covers = self.chosen_in_batch(labels, rng)
+        partners = torch.randint(1, max(2, len(images)), (len(covers),), generator=rng, device=images.device)
+        crossed = self.crossed(images[covers], images[(covers + partners) % len(images)], state)
+        return self.poisoned_batch(images, labels, (poisons, self.trigger(images[poisons], state)), (covers, crossed))
 
 
 def mixed(images: Tensor, mask: Tensor, pattern: Tensor) -> Tensor:

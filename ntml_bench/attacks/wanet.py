@@ -20,11 +20,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ntml_bench.attacks.base import ATTACKS, Attack, AttackConfig, AttackContext, Poisoning, rounded_down, to_float, to_uint8
+from ntml_bench.attacks.base import ATTACKS, AttackConfig, AttackContext, Poisoning, to_float
+from ntml_bench.attacks.covers import CoveredAttack
 from ntml_bench.data.exact import cubic_weights, quantised, resampled
-from ntml_bench.errors import UserError
 from ntml_bench.schema import number
-from ntml_bench.seeding import stratified
 
 
 @dataclass(frozen=True)
@@ -40,28 +39,13 @@ class WaNetConfig(AttackConfig):
 
 
 @ATTACKS.register("wanet")
-class WaNet(Attack[WaNetConfig]):
+class WaNet(CoveredAttack[WaNetConfig]):
     Config: ClassVar[type[AttackConfig]] = WaNetConfig
     published_rate: ClassVar[float | None] = 0.1
     controls_training: ClassVar[bool] = True
+    covers_of_target: ClassVar[bool] = True
+    ratio_setting: ClassVar[str] = "cross_ratio"
     version: ClassVar[int] = 2
-
-    def check(self, class_sizes: Tensor, image_shape: tuple[int, int, int]) -> None:
-        super().check(class_sizes, image_shape)
-        config = self.config
-        if config.poisoning_rate * (1 + config.cross_ratio) > 1:
-            raise UserError(
-                f"attack.poisoning_rate is {config.poisoning_rate} with attack.cross_ratio {config.cross_ratio}: more than all "
-                f"images together; allowed: at most {rounded_down(1 / (1 + config.cross_ratio))}"
-            )
-
-    def counts(self, total: int) -> tuple[int, int]:
-        """How many of `total` images are in attack mode and in noise mode; never more than there are."""
-        poisons = round(self.config.poisoning_rate * total)
-        return poisons, min(round(self.config.cross_ratio * poisons), total - poisons)
-
-    def touched(self, total: int) -> int:
-        return sum(self.counts(total))
 
     def poison(self, context: AttackContext) -> Poisoning:
         train, device = context.train, context.train.images.device
@@ -71,29 +55,12 @@ class WaNet(Attack[WaNetConfig]):
         grid = warping_grid(control, height, width, self.config.strength).to(device)
 
         poisons = self.choose(context)
-        labels = train.labels.cpu()
-        untouched = torch.ones(len(labels), dtype=torch.bool).index_fill_(0, poisons, False).nonzero().flatten()
-        _, cover_count = self.counts(len(labels))
-        covers = untouched[stratified(labels[untouched], cover_count, context.generator("choice of covers"))]
+        covers = self.choose_covers(context, poisons)
         jitter = torch.rand(len(covers), height, width, 2, generator=context.generator("wanet/jitter")).to(device)
 
-        images = torch.cat(
-            [
-                to_uint8(warp(to_float(train.images[poisons.to(device)]), grid)),
-                to_uint8(warp(to_float(train.images[covers.to(device)]), jittered(grid, jitter))),
-            ]
-        )
-        given = torch.cat([torch.full_like(poisons, self.config.target_class), labels[covers]])
-        is_poison = torch.arange(len(given)) < len(poisons)
-        indices, order = torch.cat([poisons, covers]).sort()
-        return Poisoning(
-            indices,
-            images[order.to(device)],
-            given[order].to(device),
-            is_poison[order],
-            {"grid": grid},
-            {"poisons": len(poisons), "covers": len(covers)},
-        )
+        attacked, noisy = (to_float(train.images[index.to(device)]) for index in (poisons, covers))
+        images = torch.cat([warp(attacked, grid), warp(noisy, jittered(grid, jitter))])
+        return self.poisons_and_covers(context, poisons, covers, images, {"grid": grid})
 
     def trigger(self, images: Tensor, state: dict[str, Tensor]) -> Tensor:
         return warp(images, state["grid"])
@@ -101,20 +68,11 @@ class WaNet(Attack[WaNetConfig]):
     def during_training(
         self, images: Tensor, labels: Tensor, state: dict[str, Tensor], rng: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        total, device, grid = len(images), images.device, state["grid"]
-        poison_count, cover_count = self.counts(total)
-        is_target = labels == self.config.target_class
-        # A random order with the target class at its end, found without asking the device how many images of it there are.
-        order = (torch.rand(total, generator=rng, device=device) + is_target).argsort()
-        poisons, rest = order[:poison_count], order[poison_count:]
-        covers = rest[torch.rand(len(rest), generator=rng, device=device).argsort()[:cover_count]]
-        jitter = torch.rand(cover_count, *images.shape[2:], 2, generator=rng, device=device)
-
-        chosen = images[poisons]
-        # Where a batch has too few images of other classes, those of the target class stay clean.
-        warped = torch.where(is_target[poisons][:, None, None, None], chosen, warp(chosen, grid))
-        batch = images.index_copy(0, poisons, warped).index_copy(0, covers, warp(images[covers], jittered(grid, jitter)))
-        return batch, labels.index_fill(0, poisons, self.config.target_class)
+        grid = state["grid"]
+        poisons, covers = self.chosen_in_batch(labels, rng)
+        jitter = torch.rand(len(covers), *images.shape[2:], 2, generator=rng, device=images.device)
+        noisy = warp(images[covers], jittered(grid, jitter))
+        return self.poisoned_batch(images, labels, (poisons, warp(images[poisons], grid)), (covers, noisy))
 
 
 def warping_grid(control: Tensor, height: int, width: int, strength: float) -> Tensor:

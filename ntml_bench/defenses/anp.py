@@ -17,27 +17,23 @@ ends up to 2 eps from 0.
 """
 
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ntml_bench.data.augmentation import augment
 from ntml_bench.data.base import Split
-from ntml_bench.defenses.base import DEFENSES, Defense, DefenseConfig, DefenseContext
-from ntml_bench.defenses.masks import Channels, Masks, prune_by_masks, require_batch_norms
+from ntml_bench.defenses.base import DEFENSES, Defense, DefenseContext
+from ntml_bench.defenses.masks import Channels, MaskPruningConfig, Masks, prune_by_masks, require_batch_norms
 from ntml_bench.models import Classifier
 from ntml_bench.schema import number
 
 
 @dataclass(frozen=True, kw_only=True)
-class ANPConfig(DefenseConfig):
+class ANPConfig(MaskPruningConfig):
     """`eps`: size of the random start and of the sign step; `trade_off`: weight a of the clean loss; `steps`: of SGD on the
     masks; `batch_size`: images of a step; `learning_rate`, `momentum`: of that SGD.
-
-    `threshold`: channels with a mask at or below it are pruned (null: chosen); `selection_share`: of the budget, held out of
-    the learning of the masks to choose a threshold that is null; `tolerance`: the share of the accuracy there that may be lost
-    (both unused where the threshold is fixed).
     """
 
     eps: float = number(at_least=0)
@@ -46,9 +42,6 @@ class ANPConfig(DefenseConfig):
     batch_size: int = number(at_least=1)
     learning_rate: float = number(above=0)
     momentum: float = number(at_least=0, at_most=1)
-    threshold: float | None = number(at_least=0, at_most=1)
-    tolerance: float = number(at_least=0, at_most=1)
-    selection_share: float = number(above=0, below=1)
 
 
 @DEFENSES.register("anp")
@@ -61,15 +54,7 @@ class ANP(Defense[ANPConfig]):
         require_batch_norms("anp", model)
 
     def purify(self, context: DefenseContext) -> Classifier:
-        config = self.config
-        prune_by_masks(
-            context,
-            lambda budget: self._learn_masks(context, budget),
-            learned_by=replace(config, threshold=0.0, tolerance=0.0),
-            threshold=config.threshold,
-            tolerance=config.tolerance,
-            selection_share=config.selection_share,
-        )
+        prune_by_masks(context, lambda budget: self._learn_masks(context, budget), self.config)
         return context.model
 
     def _learn_masks(self, context: DefenseContext, budget: Split) -> Masks:

@@ -14,7 +14,7 @@ from ntml_bench.engine import Engine
 from ntml_bench.models import Classifier
 from ntml_bench.registry import Registry
 from ntml_bench.seeding import generator, stratified
-from ntml_bench.training import Recipe, cross_entropy_of, fit
+from ntml_bench.training import Loss, Recipe, Step, cross_entropy_of, fit
 
 CLEAN_BUDGET = "clean_budget"
 POISONED_TRAINING_SET = "poisoned_training_set"
@@ -59,22 +59,31 @@ class DefenseContext:
     def copy_of_model(self) -> Classifier:
         return deepcopy(self.model)
 
-    def fine_tune(self, model: Classifier, recipe: Recipe, stage: str, cutout: int = 0) -> None:
-        """Cross-entropy on the clean budget with the training augmentation, in place: what most defenses contain.
+    def fine_tune(
+        self,
+        model: Classifier,
+        recipe: Recipe,
+        stage: str,
+        cutout: int = 0,
+        loss: Loss | None = None,
+        take_step: Step | None = None,
+    ) -> None:
+        """Cross-entropy (or `loss`) on the clean budget with the training augmentation, in place: what most defenses contain.
 
-        `cutout`: as `fit` has it.
+        `cutout`, `loss`, `take_step`: as `fit` has them.
         """
         fit(
             self.engine,
             self.clean_budget,
             recipe,
             models=[model],
-            loss=cross_entropy_of(model),
+            loss=loss or cross_entropy_of(model),
             augmentation=self.augmentation,
             seed=self.seed,
             purpose=f"defense/{stage}",
             log=lambda values: self.log(stage, values),
             cutout=cutout,
+            take_step=take_step,
         )
 
     def part_of_budget(self, share: float) -> Split:

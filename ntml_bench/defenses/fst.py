@@ -23,7 +23,7 @@ from ntml_bench.defenses.base import DEFENSES, Defense, DefenseConfig, DefenseCo
 from ntml_bench.defenses.heads import reinitialise_head
 from ntml_bench.models import Classifier
 from ntml_bench.schema import number
-from ntml_bench.training import Recipe, fit
+from ntml_bench.training import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +55,5 @@ class FST(Defense[FSTConfig]):
             with torch.no_grad():
                 weight.mul_(backdoored.norm() / weight.norm())
 
-        fit(
-            context.engine,
-            context.clean_budget,
-            self.config.recipe,
-            models=[model],
-            loss=loss,
-            augmentation=context.augmentation,
-            seed=context.seed,
-            purpose="defense/fine-tuning",
-            log=lambda values: context.log("fine-tuning", values),
-            take_step=take_step,
-        )
+        context.fine_tune(model, self.config.recipe, "fine-tuning", loss=loss, take_step=take_step)
         return model

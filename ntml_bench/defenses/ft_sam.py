@@ -23,7 +23,7 @@ from ntml_bench.defenses.base import DEFENSES, Defense, DefenseConfig, DefenseCo
 from ntml_bench.defenses.masks import BatchNorm
 from ntml_bench.models import Classifier
 from ntml_bench.schema import number
-from ntml_bench.training import Recipe, fit
+from ntml_bench.training import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,18 +50,10 @@ class FTSAM(Defense[FTSAMConfig]):
                 gradient_again()
             optimizer.step()
 
-        fit(
-            context.engine,
-            context.clean_budget,
-            config.recipe,
-            models=[model],
-            loss=lambda images, labels: smoothed_cross_entropy(model(images), labels, config.smoothing),
-            augmentation=context.augmentation,
-            seed=context.seed,
-            purpose="defense/fine-tuning",
-            log=lambda values: context.log("fine-tuning", values),
-            take_step=take_step,
-        )
+        def loss(images: Tensor, labels: Tensor) -> Tensor:
+            return smoothed_cross_entropy(model(images), labels, config.smoothing)
+
+        context.fine_tune(model, config.recipe, "fine-tuning", loss=loss, take_step=take_step)
         return model
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,11 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from ntml_bench.data.base import Split
-from ntml_bench.defenses.base import DefenseContext
+from ntml_bench.defenses.base import DefenseConfig, DefenseContext
 from ntml_bench.errors import UserError
 from ntml_bench.evaluation import accuracy
 from ntml_bench.models import Classifier
+from ntml_bench.schema import number
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 Masks = dict[str, Tensor]
@@ -57,22 +58,25 @@ class Channels:
         return dict(zip(self.names, row.split(self.sizes), strict=True))
 
 
-def prune_by_masks(
-    context: DefenseContext,
-    learn: Callable[[Split], Masks],
-    *,
-    learned_by: Any,
-    threshold: float | None,
-    tolerance: float,
-    selection_share: float,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class MaskPruningConfig(DefenseConfig):
+    """`threshold`: channels with a mask at or below it are pruned (null: chosen); `selection_share`: of the budget, held out of
+    the learning of the masks to choose a threshold that is null; `tolerance`: the share of the accuracy there that may be lost
+    (both unused where the threshold is fixed).
+    """
+
+    threshold: float | None = number(at_least=0, at_most=1)
+    tolerance: float = number(at_least=0, at_most=1)
+    selection_share: float = number(above=0, below=1)
+
+
+def prune_by_masks(context: DefenseContext, learn: Callable[[Split], Masks], config: MaskPruningConfig) -> None:
     """Learn masks on the clean budget and prune the model by them, in place; logged as `pruning`.
 
-    `threshold`: channels with a mask at or below it are pruned. None: it is chosen on `selection_share` of the budget, the
-    largest within `tolerance`, and `learn` is given the rest alone; UserError where nothing is left of it. `learned_by`: all
-    settings that the masks depend on, of which the threshold is none: they are learned once for all its values.
+    Where the threshold is chosen, `learn` is given the rest of the budget alone; UserError where nothing is left of it. Where
+    it is fixed, the masks are learned once for all its values.
     """
-    model = context.model
+    model, threshold, selection_share = context.model, config.threshold, config.selection_share
     if threshold is None:
         held_out, rest = context.divided_budget(selection_share)
         if len(rest) == 0:
@@ -81,8 +85,9 @@ def prune_by_masks(
                 f"of {len(held_out)} images nothing is left to learn masks from"
             )
         masks = learn(rest)
-        threshold = choose_threshold(context, masks, held_out, tolerance)
+        threshold = choose_threshold(context, masks, held_out, config.tolerance)
     else:
+        learned_by = replace(config, threshold=0.0, tolerance=0.0)  # all else that the masks depend on
         masks = context.once(f"masks {learned_by!r}", lambda: learn(context.clean_budget))
     pruned = prune(model, masks, threshold)
     values = {

@@ -17,7 +17,7 @@ none then. It clips the gradient before it is there, so that nothing is clipped;
 """
 
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,22 +25,20 @@ from torch.nn import functional
 
 from ntml_bench.data.augmentation import augment
 from ntml_bench.data.base import Split
-from ntml_bench.defenses.base import DEFENSES, Defense, DefenseConfig, DefenseContext
-from ntml_bench.defenses.masks import Channels, Masks, prune_by_masks, require_batch_norms
+from ntml_bench.defenses.base import DEFENSES, Defense, DefenseContext
+from ntml_bench.defenses.masks import Channels, MaskPruningConfig, Masks, prune_by_masks, require_batch_norms
 from ntml_bench.models import Classifier
 from ntml_bench.schema import number
 from ntml_bench.training import SteppedRecipe, fit
 
 
 @dataclass(frozen=True, kw_only=True)
-class RNPConfig(DefenseConfig):
+class RNPConfig(MaskPruningConfig):
     """`unlearning`: recipe of the ascent, `epochs` at most; `unlearned_accuracy`: it ends behind an epoch of whose images no
     larger share was classified right.
 
     `recovery_epochs`: passes in which the masks learn; `recovery_weight`: of the cross-entropy there; `batch_size`,
-    `learning_rate`, `momentum`: of that SGD. `threshold`: channels with a mask at or below it are pruned (null: chosen);
-    `selection_share`: of the budget, held out of both stages to choose a threshold that is null; `tolerance`: the share of the
-    accuracy there that may be lost (both unused where the threshold is fixed).
+    `learning_rate`, `momentum`: of that SGD.
     """
 
     unlearning: SteppedRecipe
@@ -50,9 +48,6 @@ class RNPConfig(DefenseConfig):
     batch_size: int = number(at_least=1)
     learning_rate: float = number(above=0)
     momentum: float = number(at_least=0, at_most=1)
-    threshold: float | None = number(at_least=0, at_most=1)
-    tolerance: float = number(at_least=0, at_most=1)
-    selection_share: float = number(above=0, below=1)
 
 
 @DEFENSES.register("rnp")
@@ -64,15 +59,7 @@ class RNP(Defense[RNPConfig]):
         require_batch_norms("rnp", model)
 
     def purify(self, context: DefenseContext) -> Classifier:
-        config = self.config
-        prune_by_masks(
-            context,
-            lambda budget: self._recover(context, self._unlearned(context, budget), budget),
-            learned_by=replace(config, threshold=0.0, tolerance=0.0),
-            threshold=config.threshold,
-            tolerance=config.tolerance,
-            selection_share=config.selection_share,
-        )
+        prune_by_masks(context, lambda budget: self._recover(context, self._unlearned(context, budget), budget), self.config)
         return context.model
 
     def _unlearned(self, context: DefenseContext, budget: Split) -> Classifier:

@@ -17,6 +17,7 @@ NONE = "none"
 METRICS = ("clean_accuracy", "attack_success_rate", "robust_accuracy", "defense_effectiveness_rating")
 RETUNED = "retuned_attack_success_rate"
 """Of models that were re-tuned on a few poisons; a metric of sweeps that ask for it."""
+MEASURED = (*METRICS, RETUNED)
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Summary:
     def metrics(self) -> tuple[str, ...]:
         """Those that the sweep measured."""
         retuned = any(cell.retuned.attack_success_rate is not None for cell in self.cells)
-        return (*METRICS, RETUNED) if retuned else METRICS
+        return MEASURED if retuned else METRICS
 
     @property
     def unfinished(self) -> tuple[Cell, ...]:
@@ -201,10 +202,7 @@ def _values(metrics: Iterable[Metrics]) -> dict[str, Statistic | None]:
 
 
 def _statistics(numbers: Sequence[Mapping[str, float | None]]) -> dict[str, Statistic | None]:
-    return {
-        metric: statistic([value for entry in numbers if (value := entry.get(metric)) is not None])
-        for metric in (*METRICS, RETUNED)
-    }
+    return {metric: statistic([value for entry in numbers if (value := entry.get(metric)) is not None]) for metric in MEASURED}
 
 
 def best_defense(entries: Mapping[str, Entry]) -> str | None:
@@ -233,7 +231,7 @@ def _average(by_attack: Mapping[str, Sequence[Cell]], rows: Sequence[Row], defen
         complete = [row for row in rows if pick(row).complete]
         planned = len(rows) if any(pick(row).planned for row in rows) else 0
         by_seed = [numbers(by_attack[row.attack]) for row in complete]
-        values = {metric: _average_of(metric, [pick(row) for row in complete], by_seed) for metric in (*METRICS, RETUNED)}
+        values = {metric: _average_of(metric, [pick(row) for row in complete], by_seed) for metric in MEASURED}
         return Entry(values, planned, len(complete))
 
     def of_defense(name: str) -> Entry:
