@@ -154,7 +154,7 @@ def test_ratios_are_those_of_each_round() -> None:
 
 
 def test_the_best_measured_ceiling_counts() -> None:
-    ceiling = Ceiling(8, 100.0, 50.0).best(Ceiling(8, 90.0, 60.0))
+    ceiling = Ceiling(8, 50.0, 100.0).best(Ceiling(8, 60.0, 90.0))
     assert (ceiling.of("bfloat16"), ceiling.of("float32")) == (100.0, 60.0)
     row = Row.of(Comparison.of([4.0], [3.0], 10, 10), 5, 10, "bfloat16", ceiling)
     assert (row.project.share_of_ceiling, row.reference.share_of_ceiling) == (0.4, 0.5)

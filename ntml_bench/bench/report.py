@@ -24,7 +24,8 @@ def _throughput(found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         f"Product of {ceiling['matrix_size']} x {ceiling['matrix_size']} matrices, the ceiling: "
-        f"bfloat16 {_giga(ceiling['bfloat16_flop_per_second'])}, float32 {_giga(ceiling['float32_flop_per_second'])} GFLOP/s"
+        + (f"bfloat16 {_giga(half)}, " if (half := ceiling["bfloat16_flop_per_second"]) else "")
+        + f"float32 {_giga(ceiling['float32_flop_per_second'])} GFLOP/s"
     )
     yield ""
     yield f"{'images/s':26}{'project':>20}{'reference':>20}   ratio (lowest to highest)   share of ceiling"

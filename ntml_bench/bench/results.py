@@ -10,12 +10,12 @@ class Ceiling:
     """FLOP a second of the product of square matrices with `matrix_size` rows, in this process, with its threads.
 
     It is what torch's best-tuned operation reaches, not the processor's arithmetic limit: some convolutions come above
-    it. On a GPU float32 may be computed as TF32, as the project and the reference do.
+    it. On a GPU float32 may be computed as TF32, as the project and the reference do. A precision that is not timed has 0.
     """
 
     matrix_size: int
-    bfloat16_flop_per_second: float
     float32_flop_per_second: float
+    bfloat16_flop_per_second: float = 0.0
 
     def of(self, precision: str) -> float:
         return self.bfloat16_flop_per_second if precision == "bfloat16" else self.float32_flop_per_second
@@ -24,8 +24,8 @@ class Ceiling:
         """The higher of two measurements: what else the machine does can only lower them."""
         return Ceiling(
             self.matrix_size,
-            max(self.bfloat16_flop_per_second, other.bfloat16_flop_per_second),
             max(self.float32_flop_per_second, other.float32_flop_per_second),
+            max(self.bfloat16_flop_per_second, other.bfloat16_flop_per_second),
         )
 
 

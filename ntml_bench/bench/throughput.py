@@ -69,8 +69,13 @@ def _ceiling(plan: Plan) -> Ceiling:
     plan.say("matrix products")
     device = plan.engine.device
     size = matrix_size(device)
-    rates = [matrix_product_rate(device, dtype, size, plan.seconds) for dtype in (torch.bfloat16, torch.float32)]
-    return Ceiling(size, *rates)
+    dtypes = (torch.float32, torch.bfloat16) if worth_half(plan.engine) else (torch.float32,)
+    return Ceiling(size, *(matrix_product_rate(device, dtype, size, plan.seconds) for dtype in dtypes))
+
+
+def worth_half(engine: Engine) -> bool:
+    """Whether bfloat16 is timed: without instructions for it it takes minutes for what float32 takes seconds for."""
+    return engine.half or has_bfloat16(engine.device)
 
 
 def loader_workers(cores: int) -> tuple[int, ...]:
@@ -90,9 +95,8 @@ class _Model:
         self.plan = plan
         self.engine = plan.engine
         self.device = plan.engine.device
-        # Without instructions for it bfloat16 takes minutes for what float32 takes seconds for, and nobody computes in it.
-        worth = plan.engine.half or has_bfloat16(self.device)
-        self.engines = [plan.engine, replace(plan.engine, half=not plan.engine.half)] if worth else [plan.engine]
+        other = replace(plan.engine, half=not plan.engine.half)
+        self.engines = [plan.engine, other] if worth_half(plan.engine) else [plan.engine]
         self.name = name
         self.model = model
         self.split = split
