@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from ntml_bench.attacks import ATTACKS
+from ntml_bench.defenses import DEFENSES
 from ntml_bench.records.cells import read_sweep
 from ntml_bench.records.curves import unpriced
 from ntml_bench.records.summary import RETUNED, Block, Entry, Row, summarise
@@ -38,6 +40,15 @@ def digits_table() -> list[str]:
 
 def test_the_table_of_the_front_page_is_that_of_the_kept_records() -> None:
     assert "\n".join(digits_table()) in (ROOT / "README.md").read_text()
+
+
+def test_the_front_page_counts_the_methods() -> None:
+    own = {"none", "given", "patch_image"}  # no attack, a victim and a trigger of the user's
+    attacks, defenses = (
+        {name for name in registry if registry[name].__module__.startswith("ntml_bench.")} - own
+        for registry in (ATTACKS, DEFENSES)
+    )
+    assert f"| attacks / defenses | {len(attacks)} / {len(defenses)} (" in (ROOT / "README.md").read_text()
 
 
 def price_table() -> list[str]:
