@@ -1,6 +1,6 @@
 """The one evaluator: clean accuracy, attack success rate, robust accuracy on the test images. Only it reads them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,6 +11,8 @@ from ntml_bench.data.base import Split, to_float, to_uint8
 from ntml_bench.engine import Engine
 
 BATCH = 500
+LARGEST = BATCH * 64 * 64
+"""Pixels of a batch: one of 224 pixels a side would hold gigabytes of feature maps."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,12 @@ class TriggeredTest:
     targets: Tensor
     indices: Tensor
     cross: Split | None = None
+
+
+def batches(images: Tensor) -> Iterator[slice]:
+    """The batches that images [N, C, H, W] go through a model in, without gradients."""
+    size = min(BATCH, max(1, LARGEST // (images.shape[2] * images.shape[3])))
+    return (slice(start, start + size) for start in range(0, len(images), size))
 
 
 def triggered_test(test: Split, trigger: Callable[[Tensor], Tensor], targets: int | Tensor) -> TriggeredTest:
@@ -54,8 +62,7 @@ def cross_test(test: Split, cross_trigger: Callable[[Tensor, Tensor], Tensor | N
 def _changed(images: Tensor, change: Callable[..., Tensor], *more: Tensor) -> Tensor:
     result = torch.empty_like(images)
     with torch.inference_mode():
-        for start in range(0, len(images), BATCH):
-            part = slice(start, start + BATCH)
+        for part in batches(images):
             result[part] = to_uint8(change(*(to_float(each[part]) for each in (images, *more))))
     return result
 
@@ -111,9 +118,9 @@ def _probabilities(engine: Engine, model: nn.Module, images: Tensor) -> Tensor:
     model.eval()
     parts = []
     with torch.inference_mode():
-        for start in range(0, len(images), BATCH):
+        for part in batches(images):
             with engine.autocast():
-                logits = model(engine.images(images[start : start + BATCH]))
+                logits = model(engine.images(images[part]))
             parts.append(logits.float().softmax(dim=1))
     return torch.cat(parts)
 

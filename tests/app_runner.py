@@ -14,6 +14,7 @@ from ntml_bench.app.main import main
 # The smallest cells that still do everything: plain digits, one short training.
 SMALL = (
     "dataset=digits",
+    "dataset.image_size=16",
     "dataset.train_limit=300",
     "dataset.test_limit=100",
     "training.epochs=1",

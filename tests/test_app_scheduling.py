@@ -15,9 +15,9 @@ __all__ = ["workplace"]
 GRID = (
     "-m",
     *SMALL,
-    "dataset.image_size=16",
     "attack=badnets,wanet",
     "defense=none,ft,i_bau",
+    "defense.recipe.epochs=4",
     "sweep=same",
 )
 

@@ -120,7 +120,16 @@ def gone(process: int, seconds: float) -> bool:
 
 @pytest.mark.slow
 def test_workers_leave_the_same_numbers_as_threads(workplace: Path) -> None:
-    grid = ("-m", *SMALL, "attack=badnets,blended", "attack.poisoning_rate=0.05", "defense=none,ft", "floor=true", "sweep=same")
+    grid = (
+        "-m",
+        *SMALL,
+        "attack=badnets,blended",
+        "attack.poisoning_rate=0.05",
+        "defense=none,ft",
+        "defense.recipe.epochs=2",
+        "floor=true",
+        "sweep=same",
+    )
     assert bench(*grid, "cluster=local", "workers=2").code == 0
     assert bench(*grid, "cluster=threads", "workers=2", "outputs=threads/outputs").code == 0
     assert rows("same") == rows("same", workplace / "threads")

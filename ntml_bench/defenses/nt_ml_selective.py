@@ -26,7 +26,7 @@ from torch.nn import functional
 from ntml_bench.defenses.base import CLEAN_BUDGET, DEFENSES, POISONED_TRAINING_SET, Defense, DefenseContext
 from ntml_bench.defenses.nt_ml import MutualLearningConfig, divergence, mutual_learning, non_target_loss
 from ntml_bench.errors import UserError
-from ntml_bench.evaluation import BATCH
+from ntml_bench.evaluation import batches
 from ntml_bench.models import Classifier
 from ntml_bench.schema import number
 from ntml_bench.training import Recipe, fit
@@ -135,8 +135,7 @@ def suspicion(context: DefenseContext, blends: int) -> Tensor:
     blended: list[Tensor] = []
     model.eval()
     with torch.no_grad(), engine.autocast():
-        for start in range(0, len(train), BATCH):
-            part = slice(start, start + BATCH)
+        for part in batches(train.images):
             images, labels = engine.images(train.images[part]), train.labels[part]
             alone.append(margin(model(images), labels))
             mixtures = [(images + engine.images(budget.images[index])) / 2 for index in partners[part].T]

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from ntml_bench.data.base import Split
 from ntml_bench.defenses.base import DefenseContext
 from ntml_bench.defenses.masks import batch_norms
-
-BATCH = 500
+from ntml_bench.evaluation import batches
 
 
 def outliers(scores: Tensor, deviations: float) -> Tensor:
@@ -77,5 +76,5 @@ def pre_activations(context: DefenseContext, split: Split, keep: Callable[[str, 
 
 
 def _batches(context: DefenseContext, split: Split) -> Iterator[Tensor]:
-    for start in range(0, len(split), BATCH):
-        yield context.engine.images(split.images[start : start + BATCH])
+    for part in batches(split.images):
+        yield context.engine.images(split.images[part])

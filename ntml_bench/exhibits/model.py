@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from ntml_bench.data.base import Split
 from ntml_bench.engine import Engine
 from ntml_bench.errors import UserError
-from ntml_bench.evaluation import BATCH, TriggeredTest
+from ntml_bench.evaluation import TriggeredTest, batches
 from ntml_bench.exhibits.choice import sample
 from ntml_bench.exhibits.plane import plane_of
 from ntml_bench.models import Classifier
@@ -56,7 +56,7 @@ def features_and_logits(engine: Engine, model: Classifier, images: Tensor) -> tu
     model.eval()
     try:
         with torch.inference_mode(), engine.autocast():
-            logits = torch.cat([model(engine.images(batch)).float().cpu() for batch in images.split(BATCH)])
+            logits = torch.cat([model(engine.images(images[part])).float().cpu() for part in batches(images)])
     finally:
         if hook is not None:
             hook.remove()
