@@ -53,7 +53,7 @@ def test_help_lists_every_option(workplace: Path) -> None:
     datasets = "cifar10, cifar100, cifar10_jpeg, digit_scenes, digits, gtsrb, image_folder, tiny_imagenet"
     assert f"dataset: {datasets}" in outcome.output
     assert "model: airbench_small, preact_resnet18, resnet_tiny, timm" in outcome.output
-    assert "presets: backdoorbench, paper, small" in outcome.output
+    assert "presets: backdoorbench, cpu, paper, small" in outcome.output
 
 
 def test_the_resolved_config_is_shown(workplace: Path) -> None:

@@ -206,12 +206,7 @@ def _statistics(numbers: Sequence[Mapping[str, float | None]]) -> dict[str, Stat
 
 
 def best_defense(entries: Mapping[str, Entry]) -> str | None:
-    """The complete entry of the highest mean DER; of equal ones that of higher ACC, then the one further left.
-
-    None where there is only one: it has nothing to be better than.
-    """
-    if len(entries) < 2:
-        return None
+    """The complete entry of the highest mean DER; of equal ones that of higher ACC, then the one further left."""
     rated = [
         (rating, entry.mean("clean_accuracy") or 0.0, -position, name)
         for position, (name, entry) in enumerate(entries.items())

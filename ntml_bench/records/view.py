@@ -125,7 +125,9 @@ def shown_row(row: Row, section: Sequence[str], *, average: bool = False) -> lis
     reference = row.undefended.mean("clean_accuracy")
     shown = [_shown(row.floor, section, average=average), _shown(row.undefended, section, average=average)]
     for name, entry in row.defenses.items():
-        shown.append(_shown(entry, section, reference, best=name == row.best or name in row.rivals, average=average))
+        # One alone has nothing to be better than.
+        best = len(row.defenses) > 1 and (name == row.best or name in row.rivals)
+        shown.append(_shown(entry, section, reference, best=best, average=average))
     return shown
 
 
