@@ -18,6 +18,7 @@ GRID = (
     "attack=badnets,wanet",
     "defense=none,ft,i_bau",
     "defense.recipe.epochs=4",
+    "defense.rounds=1",
     "sweep=same",
 )
 

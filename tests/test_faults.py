@@ -21,7 +21,7 @@ from heard_signals import heard_signals
 
 __all__ = ["workplace"]
 
-FAULTS = int(os.environ.get("NTML_FAULTS", "6"))
+FAULTS = int(os.environ.get("NTML_FAULTS", "3"))
 GRID = (
     "-m",
     "--config-dir=options",

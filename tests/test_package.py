@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from app_runner import SMALL
 from builders import option_names
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -59,8 +60,7 @@ def test_the_wheel_carries_the_templates_of_the_report(installed: Path) -> None:
 def test_the_installed_application_works_from_another_folder(installed: Path, tmp_path: Path) -> None:
     assert f"attack: {', '.join(option_names('attack'))}" in application(installed, tmp_path, "--help")
     assert "sweep: digits_table" in application(installed, tmp_path, "-cn", "digits_table", "--cfg", "job")
-    small = ["dataset=digits", "dataset.train_limit=300", "training.epochs=1", "clean_budget=0.1", "tracking=none"]
-    output = application(installed, tmp_path, *small, "defense=none")
+    output = application(installed, tmp_path, *SMALL, "defense=none")
     assert "[1/1] badnets x none, seed 0: ACC " in output
     assert (tmp_path / "outputs" / "sweeps" / "single" / "manifest.json").is_file()
 
@@ -68,8 +68,7 @@ def test_the_installed_application_works_from_another_folder(installed: Path, tm
 def test_a_cell_needs_no_wandb_in_mode_none(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['wandb'] = None\n"
-        "sys.argv = ['ntml-bench', 'dataset=digits', 'dataset.train_limit=300', 'training.epochs=1', 'clean_budget=0.1', "
-        "'tracking=none', 'defense=none']\n"
+        f"sys.argv = {['ntml-bench', *SMALL, 'defense=none']}\n"
         "from ntml_bench.app.main import main; main()"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True, text=True)
