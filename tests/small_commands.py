@@ -140,7 +140,9 @@ def _small(settings: Sequence[str], config: DictConfig) -> list[str]:
     own = {group for group in ("dataset", "model") if _is_own(settings, group)}
     kept = [word for word in settings if word.partition("=")[0] in own or not _is_replaced(word.partition("=")[0])]
     added = [*SMALL, "model=resnet_tiny", "cluster=threads", "workers=1", "device=cpu"]
-    added = [word for word in added if word.partition("=")[0] not in own]
+    # An option of the page's own may have no such setting, and a trigger image of the page's has its size.
+    sized = "dataset" not in own and not any(word.startswith("attack.image.file=") for word in settings)
+    added = [word for word in added if word.partition("=")[0] not in own and (sized or "image_size" not in word)]
     chosen: dict[str, str] = {}
     for group in ("attack", "defense"):
         name = chosen[group] = _chosen(settings, group) or config[group]["name"]
