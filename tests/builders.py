@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ntml_bench.data.base import DATASETS, AugmentationConfig, Dataset, Split
 from ntml_bench.defenses import DEFENSES, Defense, DefenseContext
 from ntml_bench.engine import Engine
-from ntml_bench.models import Classifier, ModelConfig, make_classifier
+from ntml_bench.models import Classifier, ModelConfig, load_weights, make_classifier
 from ntml_bench.schema import build
 from ntml_bench.training import Recipe
 
@@ -120,7 +120,7 @@ def same_state(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def reloaded(model: Classifier, name: str = "resnet_tiny", shape: tuple[int, int, int] = SHAPE) -> Classifier:
     """A fresh model with other weights, into which those of `model` were loaded through a file's bytes."""
     fresh = classifier(name, seed=12345, shape=shape)
-    fresh.load_state_dict(load(save({key: value.contiguous() for key, value in model.state_dict().items()})))
+    load_weights(fresh, load(save({key: value.contiguous() for key, value in model.state_dict().items()})))
     return fresh.eval()
 
 

@@ -61,7 +61,7 @@ class DefenseContext:
 
     def fine_tune(
         self,
-        model: Classifier,
+        model: torch.nn.Module,
         recipe: Recipe,
         stage: str,
         cutout: int = 0,
@@ -129,7 +129,8 @@ class Defense(ABC, Generic[C]):
 
     @abstractmethod
     def purify(self, context: DefenseContext) -> Classifier:
-        """The purified model: of the same net, so that its saved weights load without the defense."""
+        """The purified model, whose saved weights load without the defense: of the same net, or of it with a layer inserted by
+        `ntml_bench.models.polarize`."""
 
 
 DEFENSES: Registry[Defense] = Registry("defense")
