@@ -30,7 +30,7 @@ QUICK = {
     "ctrl": ["attack.block_size=12", "attack.frequencies=[5,11]"],
     "lc": ["attack.steps=2"],
     "narcissus": ["attack.poisoning_rate=0.02", "attack.rounds=3", "attack.warmup_epochs=1"],
-    **{name: ["defense.recipe.epochs=1"] for name in ("ft", "ft_init", "fe_tuning", "fst", "ft_sam")},
+    **{name: ["defense.recipe.epochs=1"] for name in ("ft", "ft_init", "fe_tuning", "fst", "ft_sam", "ban")},
     "trojannn": ["attack.steps=3", "attack.trigger_size=6"],
     "ssba": ["attack.steps=3", "attack.width=2"],
     "input_aware": ["attack.mask_epochs=1", "attack.pattern_epochs=1", "attack.width=2"],
