@@ -215,6 +215,7 @@ def test_a_hole_larger_than_the_images_is_refused() -> None:
 
 # A training that may end behind its first epoch or not.
 TWO_EPOCHS = quick_values(method_values("defense", "rnp"))["unlearning"] | {"epochs": 2}
+TWO_SLOW_EPOCHS = quick_values(method_values("defense", "tsbd"))["unlearning"] | {"epochs": 2}
 # For every value of a YAML file but a name and the recipes' own: another one that must change what comes out, and what else
 # it takes to show.
 TELLING: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {
@@ -265,6 +266,12 @@ TELLING: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {
     ("npd", "consistency_weight"): (1.0, {}),
     ("npd", "answer_weight"): (1.0, {}),
     ("npd", "target_weight"): (1.0, {}),
+    ("tsbd", "unlearned_accuracy"): (1.0, {"unlearned_accuracy": 0.0, "unlearning": TWO_SLOW_EPOCHS}),
+    ("tsbd", "neuron_share"): (0.2, {}),
+    ("tsbd", "tolerance"): (1.0, {"tolerance": 0.0}),
+    ("tsbd", "weight_share"): (0.5, {"neuron_share": 0.2}),
+    ("tsbd", "radius"): (0.5, {}),
+    ("tsbd", "alpha"): (0.2, {"radius": 0.5}),
     ("ft_sam", "rho"): (0.5, {}),
     ("ft_sam", "smoothing"): (0.3, {}),
     ("fp", "tolerance"): (1.0, {"tolerance": 0.0}),
