@@ -141,11 +141,12 @@ UNTOUCHABLE = cast(Split, Untouchable())
 
 
 class Diary:
-    """What a defense logged and had observed."""
+    """What a defense logged, noted and had observed."""
 
     def __init__(self) -> None:
         self.logged: list[tuple[str, dict[str, float]]] = []
         self.observed: list[tuple[str, dict[str, Tensor]]] = []
+        self.noted: dict[str, Any] = {}
 
     def log(self, stage: str, values: dict[str, float]) -> None:
         self.logged.append((stage, values))
@@ -177,11 +178,12 @@ def defender(
         new_model=new_model or (lambda: classifier(seed=777)),
         log=diary.log,
         observe=diary.observe,
+        note=diary.noted.__setitem__,
         once=lambda _, make: make(),
     )
 
 
-QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 8, "steps": 3, "rounds": 1}
+QUICK: dict[str, Any] = {"epochs": 1, "warmup_epochs": 1, "batch_size": 8, "steps": 3, "rounds": 1}
 
 
 def quick_values(values: dict[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ QUICK = {
     "anp": ["defense.steps=2"],
     "rnp": ["defense.unlearning.epochs=1", "defense.recovery_epochs=1"],
     "sau": ["defense.rounds=1"],
+    "nc": ["defense.rounds=2", "defense.recipe.epochs=1"],
     "tsbd": ["defense.unlearning.epochs=1", "defense.recipe.epochs=1"],
     "npd": ["defense.warmup_epochs=1", "defense.recipe.epochs=1"],
     "i_bau": ["defense.rounds=1"],
