@@ -89,6 +89,7 @@ def weights_of(model: Classifier) -> dict[str, Tensor]:
     """The weights of a loaded model as a plain `state_dict` of its net, under the names that timm gives them, on the CPU.
 
     The net takes normalised images: `(images - model.mean) / model.std`.
+    Those of a model with a layer that a defense inserted have it under `polarizer`, and fit no net without it.
     """
     return {name: value.detach().cpu().clone() for name, value in model.net.state_dict().items()}
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ntml_bench.data.base import DATASETS, AugmentationConfig, Dataset, Split
 from ntml_bench.defenses import DEFENSES, Defense, DefenseContext
 from ntml_bench.engine import Engine
-from ntml_bench.models import Classifier, ModelConfig, make_classifier
+from ntml_bench.models import Classifier, ModelConfig, load_weights, make_classifier
 from ntml_bench.schema import build
 from ntml_bench.training import Recipe
 
@@ -120,7 +120,7 @@ def same_state(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def reloaded(model: Classifier, name: str = "resnet_tiny", shape: tuple[int, int, int] = SHAPE) -> Classifier:
     """A fresh model with other weights, into which those of `model` were loaded through a file's bytes."""
     fresh = classifier(name, seed=12345, shape=shape)
-    fresh.load_state_dict(load(save({key: value.contiguous() for key, value in model.state_dict().items()})))
+    load_weights(fresh, load(save({key: value.contiguous() for key, value in model.state_dict().items()})))
     return fresh.eval()
 
 
@@ -141,11 +141,12 @@ UNTOUCHABLE = cast(Split, Untouchable())
 
 
 class Diary:
-    """What a defense logged and had observed."""
+    """What a defense logged, noted and had observed."""
 
     def __init__(self) -> None:
         self.logged: list[tuple[str, dict[str, float]]] = []
         self.observed: list[tuple[str, dict[str, Tensor]]] = []
+        self.noted: dict[str, Any] = {}
 
     def log(self, stage: str, values: dict[str, float]) -> None:
         self.logged.append((stage, values))
@@ -177,11 +178,12 @@ def defender(
         new_model=new_model or (lambda: classifier(seed=777)),
         log=diary.log,
         observe=diary.observe,
+        note=diary.noted.__setitem__,
         once=lambda _, make: make(),
     )
 
 
-QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 8, "steps": 3, "rounds": 1}
+QUICK: dict[str, Any] = {"epochs": 1, "warmup_epochs": 1, "batch_size": 8, "steps": 3, "rounds": 1}
 
 
 def quick_values(values: dict[str, Any]) -> dict[str, Any]:

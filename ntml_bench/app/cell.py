@@ -274,6 +274,7 @@ class Cell:
                 "stages": purified.record["stages"],
                 "tuning": purified.record.get("tuning"),
                 "notes": victim.record["notes"],
+                **({"defense_notes": purified.record["notes"]} if "notes" in purified.record else {}),
                 "exhibits": exhibits,
                 "models": {"victim": stages.keys.victim, "purified": purified.key},
                 "data": {

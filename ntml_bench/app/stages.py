@@ -241,6 +241,7 @@ class Stages:
             budget = self._budget_parts(victim)[0]
         history: Curve = []
         observed: dict[str, Metrics] = {}
+        notes: dict[str, Any] = {}
         observing = 0.0
 
         def log(stage: str, values: dict[str, float]) -> None:
@@ -287,11 +288,14 @@ class Stages:
                 new_model=new_model,
                 log=log,
                 observe=observe,
+                note=notes.__setitem__,
                 once=once,
             )
         )
         seconds = time.perf_counter() - start - observing
         record = {"history": history, "stages": observed, "seconds": seconds, "clean_budget_images": len(budget)}
+        if notes:
+            record["notes"] = notes
         return Artifact(record, {MODEL + name: value for name, value in model.state_dict().items()})
 
     def _clean_budget(self, victim: Victim) -> Tensor:

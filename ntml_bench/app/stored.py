@@ -19,7 +19,7 @@ from ntml_bench.data.base import to_float, to_uint8
 from ntml_bench.data.loading import load
 from ntml_bench.errors import UserError
 from ntml_bench.integrity import DamagedError
-from ntml_bench.models import Classifier, make_classifier
+from ntml_bench.models import Classifier, load_weights, make_classifier
 from ntml_bench.models.classifier import ModelConfig, TimmConfig
 from ntml_bench.records.find import find_sweep
 from ntml_bench.records.labels import Labels, label_cells
@@ -131,7 +131,7 @@ class StoredCell:
         statistics = torch.zeros(channels), torch.ones(channels)
         model = make_classifier(config, len(self.record["data"]["classes"]), (channels, height, width), statistics, seed=0)
         try:
-            model.load_state_dict(tensors_named(MODEL, artifact.tensors))
+            load_weights(model, tensors_named(MODEL, artifact.tensors))
         except RuntimeError as error:
             raise UserError(f"the stored model of {self.name} is not of the net that {name} names here: {error}") from None
         return model.eval().requires_grad_(False)

@@ -15,7 +15,7 @@ from ntml_bench.attacks.base import AttackContext, Poisoning
 from ntml_bench.checkpoint import Checkpoint
 from ntml_bench.data import ImageData, Split
 from ntml_bench.engine import Engine
-from ntml_bench.models import Classifier, make_classifier
+from ntml_bench.models import Classifier, load_weights, make_classifier
 from ntml_bench.models.weights import load_into
 from ntml_bench.seeding import derive
 from ntml_bench.store import Artifact, Store
@@ -72,7 +72,7 @@ class Victims:
     def model_from(self, tensors: dict[str, Tensor]) -> Classifier:
         """A stored model, in eval mode."""
         model = self.new_model(self.seed)
-        model.load_state_dict(tensors_named(MODEL, tensors))
+        load_weights(model, tensors_named(MODEL, tensors))
         return model.eval()
 
     def of_attack(self) -> Victim:

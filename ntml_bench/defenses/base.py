@@ -35,8 +35,9 @@ class DefenseContext:
     only where `needs` says so. `poisoned_train`: the training set as the attacker left it; likewise. `image_shape`: (C, H, W)
     of the images, also for a defense that is given none. `new_model()`: the same net with fresh weights. `log(stage, values)`:
     training curves. `observe(name, model)`: has a model of a stage measured for the record; it returns nothing, so that nothing
-    can be chosen by it. `once(key, make)`: what `make()` returns, kept for the other strengths at which the defense is run on
-    this model; `key` says all settings of the defense that it depends on, and nobody may change what is returned.
+    can be chosen by it. `note(name, value)`: something that the defense found, in plain values, for the record.
+    `once(key, make)`: what `make()` returns, kept for the other strengths at which the defense is run on this model; `key` says
+    all settings of the defense that it depends on, and nobody may change what is returned.
     """
 
     engine: Engine
@@ -50,6 +51,7 @@ class DefenseContext:
     new_model: Callable[[], Classifier]
     log: Callable[[str, dict[str, float]], None]
     observe: Callable[[str, Classifier], None]
+    note: Callable[[str, Any], None]
     once: Callable[[str, Callable[[], Any]], Any]
 
     def generator(self, purpose: str) -> torch.Generator:
@@ -61,7 +63,7 @@ class DefenseContext:
 
     def fine_tune(
         self,
-        model: Classifier,
+        model: torch.nn.Module,
         recipe: Recipe,
         stage: str,
         cutout: int = 0,
@@ -129,7 +131,8 @@ class Defense(ABC, Generic[C]):
 
     @abstractmethod
     def purify(self, context: DefenseContext) -> Classifier:
-        """The purified model: of the same net, so that its saved weights load without the defense."""
+        """The purified model, whose saved weights load without the defense: of the same net, or of it with a layer inserted by
+        `ntml_bench.models.polarize`."""
 
 
 DEFENSES: Registry[Defense] = Registry("defense")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ntml_bench.defenses.base import DEFENSES, Defense, DefenseConfig, DefenseContext
-from ntml_bench.defenses.masks import BatchNorm
+from ntml_bench.defenses.displaced import displaced, running_statistics_kept
 from ntml_bench.models import Classifier
 from ntml_bench.schema import number
 from ntml_bench.training import Recipe
@@ -68,29 +68,9 @@ def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> 
 def moved(parameters: list[nn.Parameter], rho: float) -> Iterator[None]:
     """Within, parameters that have a gradient stand at w + rho w^2 g / || |w| g ||; behind it exactly where they were."""
     there = [parameter for parameter in parameters if parameter.grad is not None]
-    before = [parameter.detach().clone() for parameter in there]
     gradients = [parameter.grad.detach() for parameter in there if parameter.grad is not None]
-    norms = [(weight.abs() * gradient).norm() for weight, gradient in zip(before, gradients, strict=True)]
+    norms = [(weight.detach().abs() * gradient).norm() for weight, gradient in zip(there, gradients, strict=True)]
     scale = rho / (torch.stack(norms).norm() + 1e-12)
-    with torch.no_grad():
-        for parameter, weight, gradient in zip(there, before, gradients, strict=True):
-            parameter.add_(scale * weight.square() * gradient)
-    try:
+    by = [scale * weight.detach().square() * gradient for weight, gradient in zip(there, gradients, strict=True)]
+    with displaced(there, by):
         yield
-    finally:
-        with torch.no_grad():
-            for parameter, weight in zip(there, before, strict=True):
-                parameter.copy_(weight)
-
-
-@contextmanager
-def running_statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Within, BatchNorm in training mode normalises by the batch and leaves statistics and counter as they are."""
-    tracking = [module for module in model.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
-    for module in tracking:
-        module.track_running_stats = False
-    try:
-        yield
-    finally:
-        for module in tracking:
-            module.track_running_stats = True

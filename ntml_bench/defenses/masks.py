@@ -1,4 +1,4 @@
-"""Masks on the channels of BatchNorm layers, and pruning by them: what `anp` and `rnp` share."""
+"""Factors on the channels of BatchNorm layers, what `anp`, `rnp` and `ban` share, and pruning by them, as the first two do."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -28,22 +28,32 @@ def batch_norms(model: nn.Module) -> dict[str, BatchNorm]:
     }
 
 
-def require_batch_norms(defense: str, model: Classifier) -> None:
-    """Raise UserError for a net without such layers; `defense`: the name of the one that prunes them."""
+def require_batch_norms(defense: str, model: Classifier, *, does: str = "prunes") -> None:
+    """Raise UserError for a net without such layers; `defense`: the name of the one that needs them, `does`: what it does to
+    their channels."""
     if not batch_norms(model):
-        raise UserError(f"defense {defense} prunes channels of BatchNorm layers; {type(model.net).__name__} has none")
+        raise UserError(f"defense {defense} {does} channels of BatchNorm layers; {type(model.net).__name__} has none")
 
 
 class Channels:
-    """The channels of a model's BatchNorm layers in one row: `names` and `sizes` of the layers, `weight` and `bias` [C]."""
+    """The channels of a model's BatchNorm layers in one row of C: `names` and `sizes` of the layers."""
 
     def __init__(self, model: nn.Module) -> None:
         norms = batch_norms(model)
         self.model = model
         self.names = list(norms)
-        self.sizes = [len(norm.weight) for norm in norms.values()]
-        self.weight = torch.cat([norm.weight.detach() for norm in norms.values()])
-        self.bias = torch.cat([norm.bias.detach() for norm in norms.values()])
+        self.norms = list(norms.values())
+        self.sizes = [len(norm.weight) for norm in self.norms]
+
+    @property
+    def weight(self) -> Tensor:
+        """[C], of the model as it is now; where its weights learn, a gradient goes through to them."""
+        return torch.cat([norm.weight for norm in self.norms])
+
+    @property
+    def bias(self) -> Tensor:
+        """As `weight`."""
+        return torch.cat([norm.bias for norm in self.norms])
 
     def loss(self, weight_factor: Tensor, bias_factor: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of the model with the weights and biases of its channels times these factors [C]."""
