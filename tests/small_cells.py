@@ -34,6 +34,7 @@ QUICK = {
     "trojannn": ["attack.steps=3", "attack.trigger_size=6"],
     "ssba": ["attack.steps=3", "attack.width=2"],
     "input_aware": ["attack.mask_epochs=1", "attack.pattern_epochs=1", "attack.width=2"],
+    "combat": ["attack.generator_epochs=1", "attack.width=2"],
     "fp": ["defense.recipe.epochs=1"],
     "nad": ["defense.teacher.epochs=1", "defense.student.epochs=1"],
     "anp": ["defense.steps=2"],

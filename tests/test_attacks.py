@@ -26,7 +26,7 @@ TOTAL = CLASSES * PER_CLASS
 # The published values, where they would take long or would leave no poison among 120 images.
 NO_AUGMENTATION = AugmentationConfig(crop_padding=0, horizontal_flip=False)
 QUICK: dict[str, Any] = {"steps": 3, "rounds": 40, "batch_size": 16, "warmup_epochs": 1, "poisoning_rate": 0.1}
-QUICK |= {"width": 2, "mask_epochs": 0, "pattern_epochs": 1}
+QUICK |= {"width": 2, "mask_epochs": 0, "pattern_epochs": 1, "generator_epochs": 1}
 # Of one attack: a trigger that fits into the smallest images here.
 QUICK_OF: dict[str, dict[str, Any]] = {"trojannn": {"trigger_size": 5, "margin": 1}}
 

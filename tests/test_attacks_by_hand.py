@@ -1,6 +1,6 @@
 """Each attack against its definition, computed again by loops, by hand or by its bounds."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import pi, sin
 from typing import Any
 
@@ -51,6 +51,32 @@ def test_badnets_poisons_are_the_triggered_originals() -> None:
     expected = originals(made, split).clone()
     expected[:, :, 9:, 7:] = 255
     assert torch.equal(made.images, expected)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("checker", [[1, 0, 1], [0, 1, 0], [1, 0, 1]]),
+        ("half_checker", [[0, 0, 1], [0, 1, 0], [1, 0, 1]]),  # as backdoor-toolbox draws it
+        ("checker", [[1, 0], [0, 1]]),
+        ("half_checker", [[0, 0], [0, 1]]),
+        ("half_checker", [[1]]),
+    ],
+)
+def test_badnets_patterns_are_opaque(pattern: str, expected: list[list[int]]) -> None:
+    images, size = random_images(), len(expected)
+    triggered = make("badnets", trigger_size=size, margin=1, pattern=pattern).trigger(images, {})
+    square = triggered[:, :, 11 - size : 11, 9 - size : 9]
+    assert torch.equal(square, torch.tensor(expected).float().expand_as(square))
+    triggered[:, :, 11 - size : 11, 9 - size : 9] = images[:, :, 11 - size : 11, 9 - size : 9]
+    assert torch.equal(triggered, images)
+
+
+@pytest.mark.parametrize("name", ["badnets", "badnets_all_to_all"])
+def test_what_has_a_white_square_keeps_the_key_of_before_there_were_others(name: str) -> None:
+    assert "pattern" not in make(name).determining()
+    assert make(name).determining() | {"pattern": "white"} == asdict(make(name).config)
+    assert make(name, pattern="checker").determining()["pattern"] == "checker"
 
 
 def test_badnets_refuses_a_square_beyond_the_image() -> None:

@@ -10,7 +10,7 @@ from ntml_bench.app.composition import split_config
 from ntml_bench.app.settings import Settings, read_settings
 from ntml_bench.errors import UserError
 
-MINE = "target_class: 0\npoisoning_rate: 0.1\ntrigger_size: 2\nmargin: 0\n"
+MINE = "target_class: 0\npoisoning_rate: 0.1\ntrigger_size: 2\nmargin: 0\npattern: white\n"
 
 
 def settings_of(*overrides: str, folder: Path | None = None) -> Settings:

@@ -7,6 +7,7 @@ magnitude, times what a step of both chroma channels adds to red, green and blue
 """
 
 from dataclasses import dataclass
+from math import pi, sqrt
 from typing import ClassVar, TypeVar
 
 import torch
@@ -85,3 +86,14 @@ def diagonal_pattern(height: int, width: int, block_size: int, frequencies: list
         wave, _ = turned(places * frequency / (4 * block_size))
         block += wave[:, None] * wave[None, :] * (2 if frequency else 1) / block_size
     return block[torch.arange(height) % block_size][:, torch.arange(width) % block_size]
+
+
+def low_pass(size: int, kept: int) -> Tensor:
+    """Float64 [size, size]: what leaves of `size` samples the part of their first `kept` frequencies (DCT-II, orthonormal).
+
+    Down and across an image, P X Q, it keeps the rectangle of its low coefficients: a projection, so twice is once.
+    """
+    places = 2 * torch.arange(size, dtype=torch.float64) + 1
+    waves = torch.cos(torch.arange(kept, dtype=torch.float64)[:, None] * places * (pi / (2 * size))) * sqrt(2 / size)
+    waves[0] /= sqrt(2)
+    return waves.T @ waves

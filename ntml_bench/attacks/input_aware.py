@@ -20,25 +20,23 @@ Deviations:
 - `cross_accuracy` in the record: test images under the trigger of another test image that are classified right.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ntml_bench.attacks.base import ATTACKS, AttackConfig, AttackContext, Poisoning, to_float
 from ntml_bench.attacks.covers import CoveredAttack
+from ntml_bench.attacks.generators import AT_ONCE, falling, made_by, minibatches, state_of, step, steps_of_a_pass
 from ntml_bench.data.augmentation import augment
 from ntml_bench.models.classifier import global_stream
 from ntml_bench.schema import number
 from ntml_bench.seeding import derive
 
 MASK, PATTERN = "mask/", "pattern/"
-AT_ONCE = 500
-"""Images that a trigger is made for at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,19 +99,15 @@ class InputAware(CoveredAttack[InputAwareConfig]):
         if config.poisoning_rate > 0:
             self.train_masks(masks, context)
             self.train_patterns(patterns, masks, context)
-        return {
-            prefix + name: value.detach().clone()
-            for prefix, net in ((MASK, masks), (PATTERN, patterns))
-            for name, value in net.state_dict().items()
-        }
+        return state_of(masks, MASK) | state_of(patterns, PATTERN)
 
     def train_masks(self, masks: nn.Module, context: AttackContext) -> None:
         """The first stage, in place: masks of little density that differ from image to image. Left in eval mode."""
         config, images = self.config, context.train.images
         optimizer = torch.optim.Adam(masks.parameters(), lr=config.generator_rate)
-        schedule = falling(optimizer, config.mask_epochs * self.steps(len(images)), (0.4, 0.8))
+        schedule = falling(optimizer, config.mask_epochs * steps_of_a_pass(len(images), config.batch_size), (0.4, 0.8))
         masks.train()
-        for index in self.minibatches(context, "masks", config.mask_epochs):
+        for index in minibatches(context, config.batch_size, config.mask_epochs, "input_aware/masks"):
             one = to_float(images[index])
             other = one.roll(1, 0)
             mask = sharpened(masks(one))
@@ -130,13 +124,13 @@ class InputAware(CoveredAttack[InputAwareConfig]):
             patterns.eval().requires_grad_(False)
             return
         model = context.surrogate().train().requires_grad_(True)
-        steps = config.pattern_epochs * self.steps(len(train))
+        steps = config.pattern_epochs * steps_of_a_pass(len(train), config.batch_size)
         of_model = torch.optim.SGD(model.parameters(), lr=config.surrogate_rate, momentum=0.9, weight_decay=5e-4)
         of_patterns = torch.optim.Adam(patterns.parameters(), lr=config.generator_rate, betas=(0.5, 0.9))
         schedules = [falling(optimizer, steps, (1 / 3, 2 / 3)) for optimizer in (of_model, of_patterns)]
         rng = context.generator("input_aware/augmentation", train.images.device)
         patterns.train()
-        for index in self.minibatches(context, "patterns", config.pattern_epochs):
+        for index in minibatches(context, config.batch_size, config.pattern_epochs, "input_aware/patterns"):
             images, labels = to_float(train.images[index]), train.labels[index]
             targets = self.targets(labels, context.num_classes)
             poison_count, cover_count = self.counts(len(images))
@@ -157,18 +151,6 @@ class InputAware(CoveredAttack[InputAwareConfig]):
                 schedule.step()
         patterns.eval().requires_grad_(False)
 
-    def steps(self, count: int) -> int:
-        """Minibatches of a pass over `count` images."""
-        return max(1, count // self.config.batch_size)
-
-    def minibatches(self, context: AttackContext, purpose: str, epochs: int) -> Iterator[Tensor]:
-        """Indices int64 [B] of the training images, on their device; what is left of a pass is left out."""
-        count, rng = len(context.train), context.generator(f"input_aware/{purpose}")
-        size = min(self.config.batch_size, count)
-        for _ in range(epochs):
-            order = torch.randperm(count, generator=rng).to(context.train.images.device)
-            yield from order[: self.steps(count) * size].split(size)
-
     def masks(self, images: Tensor, state: Mapping[str, Tensor]) -> Tensor:
         """Float [N, 1, H, W] in [0, 1]."""
         return sharpened(self._made(MASK, 1, images, state))
@@ -178,11 +160,9 @@ class InputAware(CoveredAttack[InputAwareConfig]):
         return bounded(self._made(PATTERN, images.shape[1], images, state))
 
     def _made(self, prefix: str, channels: int, images: Tensor, state: Mapping[str, Tensor]) -> Tensor:
-        weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         with torch.device("meta"):  # only its layout: the weights are those of the state
             net = Generator(images.shape[1], channels, self.config.width).eval()
-        with torch.no_grad():
-            return torch.cat([functional_call(net, weights, (part,)) for part in images.float().split(AT_ONCE)])
+        return made_by(net, prefix, images, state)
 
     def crossed(self, images: Tensor, origins: Tensor, state: Mapping[str, Tensor]) -> Tensor:
         """`images` under the triggers of `origins`, float [N, C, H, W] in [0, 1] each."""
@@ -224,19 +204,6 @@ def diversity(one: Tensor, other: Tensor, pattern: Tensor, other_pattern: Tensor
     far, near = ((a - b).square().mean((1, 2, 3)) for a, b in ((one, other), (pattern, other_pattern)))
     # The root of an exact 0 has no gradient.
     return (far.sqrt() / ((near + 1e-14).sqrt() + 1e-7)).mean()
-
-
-def step(loss: Tensor, *optimizers: torch.optim.Optimizer) -> None:
-    for optimizer in optimizers:
-        optimizer.zero_grad()
-    loss.backward()
-    for optimizer in optimizers:
-        optimizer.step()
-
-
-def falling(optimizer: torch.optim.Optimizer, steps: int, shares: tuple[float, float]) -> torch.optim.lr_scheduler.MultiStepLR:
-    """A learning rate that falls to a tenth at each of those shares of all steps."""
-    return torch.optim.lr_scheduler.MultiStepLR(optimizer, [round(share * steps) for share in shares])
 
 
 class Generator(nn.Module):

@@ -12,6 +12,7 @@ from typing import Any
 from ntml_bench.errors import UserError
 from ntml_bench.files import StorageError, read_json, storage
 from ntml_bench.integrity import DamagedError, Sealed
+from ntml_bench.records.earlier import completed
 from ntml_bench.store import Store
 
 MANIFEST = "manifest.json"
@@ -57,7 +58,7 @@ class SweepFolder:
             objective = manifest.get("objective")
             if not isinstance(objective, str | None):
                 raise ValueError(f"its objective is {objective!r:.80}")
-            name, entries = str(manifest["sweep"]), tuple(_checked(entry) for entry in manifest["cells"])
+            name, entries = str(manifest["sweep"]), tuple(completed(_checked(entry)) for entry in manifest["cells"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} cannot be read as the manifest of a sweep ({type(error).__name__}: {error})") from None
         return cls(folder, name, entries, Store((folder / store).resolve()), objective, kept, _command(manifest))
