@@ -30,16 +30,20 @@ def line_of(row: Row, *, name: str | None = None) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def digits_table() -> list[str]:
-    """The lines of the front page's table."""
-    block = block_of("digits_table")
+def table_of(sweep: str) -> list[str]:
+    """The lines of a sweep's table: ACC / ASR of each attack and defense, and their averages."""
+    block = block_of(sweep)
     head = ["attack", "floor", "none", *block.defenses]
     lines = [f"| {' | '.join(head)} |", f"| --- |{' :---: |' * (len(head) - 1)}", *map(line_of, block.rows)]
     return [*lines, line_of(block.average, name="*average*")] if block.average else lines
 
 
 def test_the_table_of_the_front_page_is_that_of_the_kept_records() -> None:
-    assert "\n".join(digits_table()) in (ROOT / "README.md").read_text()
+    assert "\n".join(table_of("digits_table")) in (ROOT / "README.md").read_text()
+
+
+def test_the_table_of_real_data_is_that_of_the_kept_records() -> None:
+    assert "\n".join(table_of("gtsrb_cpu_table")) in (ROOT / "docs" / "results.md").read_text()
 
 
 def test_the_front_page_counts_the_methods() -> None:
