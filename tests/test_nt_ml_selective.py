@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from ntml_bench import evaluation
 from ntml_bench.data.base import Split
 from ntml_bench.defenses import nt_ml, nt_ml_selective
 from ntml_bench.defenses.nt_ml_selective import (
@@ -63,7 +64,7 @@ def standardised_by_loop(values: list[float], labels: list[int]) -> list[float]:
 
 @pytest.mark.parametrize("batch", [7, 500])
 def test_scores_against_a_loop_over_images_and_blends(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nt_ml_selective, "BATCH", batch)
+    monkeypatch.setattr(evaluation, "BATCH", batch)
     # Labels that are not in the order of the classes, as after poisoning.
     train, budget = split(20, seed=2), split(9, seed=1)
     train = Split(train.images, train.labels[torch.randperm(20, generator=generator())])

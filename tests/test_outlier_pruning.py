@@ -249,7 +249,7 @@ def test_divergences_are_those_of_the_clean_budget_and_the_running_statistics(mo
     net: Any = model.net
     net.bn.running_mean.copy_(normal(5))
     net.bn.running_var.copy_(1 + normal(5, seed=1).abs())
-    monkeypatch.setattr("ntml_bench.defenses.outliers.BATCH", 16)  # in parts of 16, 16 and 8
+    monkeypatch.setattr("ntml_bench.evaluation.BATCH", 16)  # in parts of 16, 16 and 8
     found = divergences(defender(model, clean_budget=budget, poisoned_train=UNTOUCHABLE))
     read = net.conv(budget.images.float() / 255).detach()
     assert list(found) == ["net.bn"]
