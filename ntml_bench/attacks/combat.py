@@ -97,8 +97,9 @@ class Combat(Attack[CombatConfig]):
         generator = generator.to(train.images.device)
         if config.poisoning_rate == 0 or config.generator_epochs == 0:
             return generator, {}
+        surrogate = context.surrogate()  # which is made with draws of its own
         with global_stream(derive(context.seed, "attack/combat/surrogate")):
-            model = drawn_anew(context.surrogate())
+            model = drawn_anew(surrogate)
         clean = context.surrogate().eval().requires_grad_(False)
         share = self.share_of_target(train.labels)
         steps = config.generator_epochs * steps_of_a_pass(len(train), config.batch_size)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import gcd, log
-from threading import Lock
+from threading import RLock
 from typing import Any, cast
 
 import timm
@@ -172,7 +172,7 @@ def module_of(config: ModelConfig) -> str:
     return timm.model_entrypoint(config.name).__module__
 
 
-_global_generator = Lock()
+_global_generator = RLock()
 
 
 @contextmanager
