@@ -21,8 +21,8 @@ from ntml_bench.report.read import read_report
 
 __all__ = ["workplace"]
 
-SETTINGS = [word for word in SMALL if not word.startswith(("dataset=", "tracking="))]
-WITH_MODEL = ("narcissus", "trojannn", "input_aware")
+SETTINGS = [word for word in SMALL if not word.startswith(("dataset=", "dataset.image_size=", "tracking="))]
+WITH_MODEL = ("combat", "narcissus", "trojannn", "input_aware")
 OWN = [
     name for name in ATTACKS if (CONF / "attack" / f"{name}.yaml").exists() and not ATTACKS[name].from_files and name != "none"
 ]
