@@ -27,9 +27,10 @@ from ntml_bench.data.augmentation import augment
 from ntml_bench.data.base import Split
 from ntml_bench.defenses.base import DEFENSES, Defense, DefenseContext
 from ntml_bench.defenses.masks import Channels, MaskPruningConfig, Masks, prune_by_masks, require_batch_norms
+from ntml_bench.defenses.unlearning import unlearn
 from ntml_bench.models import Classifier
 from ntml_bench.schema import number
-from ntml_bench.training import SteppedRecipe, fit
+from ntml_bench.training import SteppedRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,34 +68,23 @@ class RNP(Defense[RNPConfig]):
         model = deepcopy(context.model)
         right = torch.zeros((), device=context.engine.device)
         seen = 0
-        accuracy = 1.0
 
-        def ascent(images: Tensor, labels: Tensor) -> Tensor:
+        def loss(images: Tensor, labels: Tensor) -> Tensor:
             nonlocal seen
             logits = model(images)
             right.add_((logits.detach().argmax(dim=1) == labels).sum())
             seen += len(labels)
-            return -functional.cross_entropy(logits, labels)
+            return functional.cross_entropy(logits, labels)
 
-        def log(values: dict[str, float]) -> None:
-            nonlocal accuracy, seen
-            accuracy = float(right) / seen
+        def accuracy() -> float:
+            """Of the epoch's images, as they passed."""
+            nonlocal seen
+            share, seen = float(right) / seen, 0
             right.zero_()
-            seen = 0
-            context.log("unlearning", {**values, "loss": -values["loss"], "accuracy": accuracy})
+            return share
 
-        fit(
-            context.engine,
-            budget,
-            self.config.unlearning,
-            models=[model],
-            loss=ascent,
-            augmentation=context.augmentation,
-            seed=context.seed,
-            purpose="defense/unlearning",
-            log=log,
-            stop=lambda: accuracy <= self.config.unlearned_accuracy,
-        )
+        config = self.config
+        unlearn(context, model, budget, config.unlearning, loss=loss, accuracy=accuracy, until=config.unlearned_accuracy)
         return model
 
     def _recover(self, context: DefenseContext, model: Classifier, budget: Split) -> Masks:

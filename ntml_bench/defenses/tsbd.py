@@ -27,16 +27,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ntml_bench.defenses.base import DEFENSES, Defense, DefenseConfig, DefenseContext
 from ntml_bench.defenses.convolutions import convolutions
 from ntml_bench.defenses.displaced import displaced, running_statistics_kept
+from ntml_bench.defenses.unlearning import unlearn
 from ntml_bench.errors import UserError
 from ntml_bench.evaluation import accuracy
 from ntml_bench.models import Classifier
 from ntml_bench.schema import number
-from ntml_bench.training import Recipe, fit
+from ntml_bench.training import Recipe, cross_entropy_of
 
 NEURON_SHARES = (0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 0.9)
 """Those that the official code goes through."""
@@ -96,28 +96,21 @@ class TSBD(Defense[TSBDConfig]):
     def _unlearned(self, context: DefenseContext) -> Classifier:
         """A copy of the model that has unlearned the clean images."""
         model = deepcopy(context.model)
-        reached = 1.0
 
-        def ascent(images: Tensor, labels: Tensor) -> Tensor:
-            return -functional.cross_entropy(model(images), labels)
-
-        def log(values: dict[str, float]) -> None:
-            nonlocal reached
-            reached = accuracy(context.engine, model, context.clean_budget)
+        def reached() -> float:
+            found = accuracy(context.engine, model, context.clean_budget)
             model.train()
-            context.log("unlearning", {**values, "loss": -values["loss"], "accuracy": reached})
+            return found
 
-        fit(
-            context.engine,
+        config, loss = self.config, cross_entropy_of(model)
+        unlearn(
+            context,
+            model,
             context.clean_budget,
-            self.config.unlearning,
-            models=[model],
-            loss=ascent,
-            augmentation=context.augmentation,
-            seed=context.seed,
-            purpose="defense/unlearning",
-            log=log,
-            stop=lambda: reached <= self.config.unlearned_accuracy,
+            config.unlearning,
+            loss=loss,
+            accuracy=reached,
+            until=config.unlearned_accuracy,
         )
         return model
 
