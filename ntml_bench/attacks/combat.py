@@ -21,6 +21,7 @@ Deviations:
 """
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
 from math import exp
@@ -97,10 +98,10 @@ class Combat(Attack[CombatConfig]):
         generator = generator.to(train.images.device)
         if config.poisoning_rate == 0 or config.generator_epochs == 0:
             return generator, {}
-        surrogate = context.surrogate()  # which is made with draws of its own
+        clean = context.surrogate()
         with global_stream(derive(context.seed, "attack/combat/surrogate")):
-            model = drawn_anew(surrogate)
-        clean = context.surrogate().eval().requires_grad_(False)
+            model = drawn_anew(deepcopy(clean))
+        clean.eval().requires_grad_(False)
         share = self.share_of_target(train.labels)
         steps = config.generator_epochs * steps_of_a_pass(len(train), config.batch_size)
         rates = ((model, config.surrogate_rate), (generator, config.generator_rate))

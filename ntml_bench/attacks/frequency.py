@@ -7,6 +7,7 @@ magnitude, times what a step of both chroma channels adds to red, green and blue
 """
 
 from dataclasses import dataclass
+from functools import cache
 from math import pi, sqrt
 from typing import ClassVar, TypeVar
 
@@ -88,6 +89,7 @@ def diagonal_pattern(height: int, width: int, block_size: int, frequencies: list
     return block[torch.arange(height) % block_size][:, torch.arange(width) % block_size]
 
 
+@cache
 def low_pass(size: int, kept: int) -> Tensor:
     """Float64 [size, size]: what leaves of `size` samples the part of their first `kept` frequencies (DCT-II, orthonormal).
 
