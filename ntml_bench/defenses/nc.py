@@ -81,12 +81,11 @@ class NCConfig(DefenseConfig):
 @dataclass(frozen=True)
 class Triggers:
     """One for each label: `masks` [K, 1, H, W] and `patterns` [K, C, H, W], both in [0, 1]; `success`: the share of images that
-    each is known to turn, `rounds`: of its search."""
+    each is known to turn."""
 
     masks: Tensor
     patterns: Tensor
     success: list[float]
-    rounds: list[int]
 
     @property
     def norms(self) -> list[float]:
@@ -196,7 +195,6 @@ def search(context: DefenseContext, config: NCConfig) -> Triggers:
         torch.cat([part.masks for part in found]),
         torch.cat([part.patterns for part in found]),
         [value for part in found for value in part.success],
-        [value for part in found for value in part.rounds],
     )
 
 
@@ -211,8 +209,8 @@ def _search_for(context: DefenseContext, config: NCConfig, labels: Tensor) -> Tr
     )
     optimizer = torch.optim.Adam([mask_at, pattern_at], lr=config.learning_rate, betas=(0.5, 0.9))
     balances = [Balance(config) for _ in range(count)]
-    masks, patterns = _shown(mask_at), _shown(pattern_at)
-    success, rounds = [0.0] * count, [config.rounds] * count
+    masks, patterns = _shown(mask_at.detach()), _shown(pattern_at.detach())
+    success = [0.0] * count
     targets = labels.to(device)
     active = list(range(count))
     for number_of_round in range(1, config.rounds + 1):
@@ -222,7 +220,7 @@ def _search_for(context: DefenseContext, config: NCConfig, labels: Tensor) -> Tr
         taken, norm, steps = torch.zeros(len(active), device=device), torch.zeros(len(active), device=device), 0
         for part in order.split(config.batch_size):
             images = engine.images(budget.images[part])
-            mask, pattern = (torch.tanh(at[index]) / 2 + 0.5 for at in (mask_at, pattern_at))
+            mask, pattern = (_shown(at[index]) for at in (mask_at, pattern_at))
             stamped = stamped_images(images, mask[:, None], pattern[:, None]).flatten(0, 1)
             wanted = targets[index].repeat_interleave(len(part))
             with engine.autocast():
@@ -236,25 +234,24 @@ def _search_for(context: DefenseContext, config: NCConfig, labels: Tensor) -> Tr
             norm += norms.detach()
             steps += 1
         shares, means = (taken / len(order)).tolist(), (norm / steps).tolist()
-        behind = _shown(mask_at), _shown(pattern_at)
+        behind = _shown(mask_at.detach()), _shown(pattern_at.detach())
         for place, share, mean in zip(active, shares, means, strict=True):
             better = balances[place].behind_round(share, mean)
             # Without any success so far the last one is the one that is kept.
             if better or balances[place].best == float("inf"):
                 masks[place], patterns[place], success[place] = behind[0][place], behind[1][place], share
-            if balances[place].done:
-                rounds[place] = number_of_round
         active = [place for place in active if not balances[place].done]
         if number_of_round % LOGGED == 0 or number_of_round == config.rounds or not active:
             values = {"success": sum(shares) / len(shares), "mask_norm": sum(means) / len(means), "labels": float(len(active))}
             context.log(name, {"epoch": number_of_round, **values})
         if not active:
             break
-    return Triggers(masks, patterns, success, rounds)
+    return Triggers(masks, patterns, success)
 
 
 def _shown(at: Tensor) -> Tensor:
-    return (torch.tanh(at) / 2 + 0.5).detach()
+    """The mask or pattern in [0, 1] that any values stand for."""
+    return torch.tanh(at) / 2 + 0.5
 
 
 def _start(config: NCConfig, shape: tuple[int, ...], rng: torch.Generator, device: torch.device) -> Tensor:
