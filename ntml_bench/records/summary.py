@@ -68,6 +68,10 @@ class Row:
     def heading(self) -> str:
         return with_words(self.attack, self.rate)
 
+    def leads(self, name: str) -> bool:
+        """Whether a defense is the best of the row, or is not told apart from it."""
+        return name == self.best or name in self.rivals
+
 
 @dataclass(frozen=True)
 class Block:

@@ -126,7 +126,7 @@ def shown_row(row: Row, section: Sequence[str], *, average: bool = False) -> lis
     shown = [_shown(row.floor, section, average=average), _shown(row.undefended, section, average=average)]
     for name, entry in row.defenses.items():
         # One alone has nothing to be better than.
-        best = len(row.defenses) > 1 and (name == row.best or name in row.rivals)
+        best = len(row.defenses) > 1 and row.leads(name)
         shown.append(_shown(entry, section, reference, best=best, average=average))
     return shown
 

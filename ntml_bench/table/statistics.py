@@ -89,7 +89,7 @@ def _entries(row: Row) -> list[dict[str, Any]]:
             "attack": row.attack,
             "defense": name,
             "metric": metric,
-            "best_or_not_distinguishable": name == row.best or name in row.rivals,
+            "best_or_not_distinguishable": row.leads(name),
             **_numbers(statistic),
         }
         for name, entry in columns.items()

@@ -150,7 +150,7 @@ def _standings(block: Block, row: Row, cells: Iterable[ReportCell], *, average: 
             numbers={metric: found[position] for metric, found in shown.items()},
             rating=rating,
             rank=ranks.get(names[position], ""),
-            best=shown[RATING][position].best or names[position] == row.best,
+            best=row.leads(names[position]),
         )
 
 
