@@ -16,6 +16,7 @@ MISTAKES = {
     "sed=1": ["unknown setting 'sed'", "Did you mean 'seed'"],
     "attack.poisonin_rate=0.1": ["'attack.poisonin_rate'", "Did you mean 'attack.poisoning_rate'"],
     "defense=ft defense.learning_rat=0.1": ["'defense.learning_rat'", "Did you mean 'defense.recipe.learning_rate'?"],
+    "cluster=slurm cluster.timeout_mins=1": ["unknown setting 'cluster.timeout_mins'. Did you mean 'cluster.timeout_min'?"],
     "defense=ft defense.temperature=2": ["not one of the chosen defense's"],
     "defense=halve": ["unknown defense 'halve'", "FOLDER/defense/halve.yaml, with --config-dir FOLDER"],
     "imports=stripe": ["imports is 'stripe'; allowed: a list, each a text: [stripe]"],
