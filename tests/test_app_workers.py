@@ -119,25 +119,6 @@ def gone(process: int, seconds: float) -> bool:
 
 
 @pytest.mark.slow
-def test_workers_leave_the_same_numbers_as_threads(workplace: Path) -> None:
-    grid = (
-        "-m",
-        *SMALL,
-        "attack=badnets,blended",
-        "attack.poisoning_rate=0.05",
-        "defense=none,ft",
-        "defense.recipe.epochs=2",
-        "floor=true",
-        "sweep=same",
-    )
-    assert bench(*grid, "cluster=local", "workers=2").code == 0
-    assert bench(*grid, "cluster=threads", "workers=2", "outputs=threads/outputs").code == 0
-    assert rows("same") == rows("same", workplace / "threads")
-    # Two backdoored models and a clean one, whoever trained them.
-    assert len(list((workplace / "outputs" / "store").glob("victim-*"))) == 3
-
-
-@pytest.mark.slow
 def test_a_killed_worker_is_started_again_and_its_cell_with_it(toys: Path) -> None:
     outcome = bench(*LOCAL, "defense=none,deadly", "workers=1")
     assert outcome.code == 0, outcome.errors
