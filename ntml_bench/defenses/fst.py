@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ntml_bench.defenses.base import DEFENSES, Defense, DefenseConfig, DefenseContext
-from ntml_bench.defenses.heads import reinitialise_head
+from ntml_bench.defenses.heads import reinitialise_head, scale_to
 from ntml_bench.models import Classifier
 from ntml_bench.schema import number
 from ntml_bench.training import Recipe
@@ -52,8 +52,7 @@ class FST(Defense[FSTConfig]):
 
         def take_step(optimizer: torch.optim.Optimizer, _: Callable[[], object]) -> None:
             optimizer.step()
-            with torch.no_grad():
-                weight.mul_(backdoored.norm() / weight.norm())
+            scale_to(weight, backdoored.norm())
 
         context.fine_tune(model, self.config.recipe, "fine-tuning", loss=loss, take_step=take_step)
         return model

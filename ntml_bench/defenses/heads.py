@@ -1,7 +1,7 @@
 """The last linear layer, made anew: what `ft_init`, `fe_tuning` and `fst` share."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ntml_bench.defenses.base import DefenseContext
 
@@ -14,3 +14,9 @@ def reinitialise_head(context: DefenseContext, head: nn.Linear) -> None:
         head.weight.uniform_(-bound, bound, generator=rng)
         if head.bias is not None:
             head.bias.uniform_(-bound, bound, generator=rng)
+
+
+def scale_to(weight: Tensor, norm: Tensor) -> None:
+    """In place: the weight of a head, any shape, to a Euclidean norm."""
+    with torch.no_grad():
+        weight.mul_(norm / weight.norm())
