@@ -125,6 +125,13 @@ def test_a_sweep_composes_and_names_its_family(name: str) -> None:
     assert extended or "override presets:" in text, "it names its family, or that of the sweep that it extends does"
 
 
+def test_the_table_of_the_field_holds_every_method() -> None:
+    grid = composed("field_table", []).hydra.sweeper.params
+    for group, others in (("attack", {"none", "given", "patch_image"}), ("defense", set())):
+        options = {path.stem for path in (CONF / group).glob("*.yaml")} - others
+        assert sorted(values_of(grid[group])) == sorted(options)
+
+
 @pytest.mark.parametrize("path", [path for path in FILES if is_of_wandb(path)], ids=lambda path: path.stem)
 def test_a_sweep_of_wandb_starts_cells_with_a_held_out_set(path: Path) -> None:
     sweep = yaml.safe_load(path.read_text())

@@ -4,10 +4,11 @@ Min, Qin, Shen, Cheng, "Towards Stable Backdoor Purification through Feature Shi
 
 The features of clean images have to move to where a random head puts the classes. The recipe is that of `fst`. The head has the
 norm of the backdoored one, as in the official script; the paper's text does not say so. As it is drawn it is several times
-smaller, and then few clean images do not suffice: on digit_scenes (badnets, seed 0) accuracy falls from 94.8 to 70.0, not to 90.9.
+smaller, and then few clean images do not suffice: on digit_scenes (badnets, seed 0) accuracy falls from 94.8 to 70.0, with
+that norm to 90.9.
 
-Deviations: the official script scales the head behind the first step, here before it. Its learning rate falls behind each epoch,
-here behind each step.
+Deviations: the official script scales the head behind the first step, here before it. Its learning rate falls behind each
+epoch, here behind each step.
 """
 
 from dataclasses import dataclass
