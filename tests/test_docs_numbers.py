@@ -46,6 +46,19 @@ def test_the_table_of_real_data_is_that_of_the_kept_records() -> None:
     assert "\n".join(table_of("gtsrb_cpu_table")) in (ROOT / "docs" / "results.md").read_text()
 
 
+def test_the_two_readings_are_those_of_the_kept_records() -> None:
+    def text(entry: Entry) -> str:
+        robust = entry.values["robust_accuracy"]
+        assert robust
+        return f"{pair(entry)} ({robust.mean:.1f})"
+
+    page = (ROOT / "docs" / "results.md").read_text()
+    rows = block_of("gtsrb_cpu_readings").rows
+    assert rows
+    for row in rows:
+        assert f"| {row.heading} | {' | '.join(map(text, (row.undefended, *row.defenses.values())))} |" in page
+
+
 def test_the_front_page_counts_the_methods() -> None:
     own = {"none", "given", "patch_image"}  # no attack, a victim and a trigger of the user's
     attacks, defenses = (
