@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from ntml_bench.attacks import ATTACKS
 from ntml_bench.data.base import DATASETS, AugmentationConfig, Dataset, Split
 from ntml_bench.defenses import DEFENSES, Defense, DefenseContext
 from ntml_bench.engine import Engine
@@ -26,6 +27,11 @@ SHAPE = (3, 8, 8)
 def option_names(group: str) -> list[str]:
     """The options of a group that come with the package, sorted."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def attacks_of_ours() -> list[str]:
+    """The attacks that come with the package: neither none nor a victim or a trigger of the user's."""
+    return [name for name in option_names("attack") if name != "none" and not ATTACKS[name].from_files]
 
 
 def yaml_values(group: str, name: str) -> dict[str, Any]:

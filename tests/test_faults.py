@@ -25,19 +25,21 @@ FAULTS = int(os.environ.get("NTML_FAULTS", "3"))
 # Few faults come fast, and small sweeps last until then.
 MANY = FAULTS > 3
 LONGEST_WAIT = 8 if MANY else 4  # seconds between two
+ATTACKS = ("badnets", "blended", "sig")[: 3 if MANY else 2]
+DEFENSES = ("none", "quick_1", "quick_2", "quick_3")[: 4 if MANY else 3]
 GRID = (
     "-m",
     "--config-dir=options",
     *SMALL,
     "training.epochs=40",
-    "attack=badnets,blended,sig" if MANY else "attack=badnets,blended",
+    f"attack={','.join(ATTACKS)}",
     "attack.poisoning_rate=0.05",
-    "defense=none,quick_1,quick_2,quick_3" if MANY else "defense=none,quick_1,quick_2",
+    f"defense={','.join(DEFENSES)}",
     "floor=true",
     "workers=1",
     "imports=[witness]",
 )
-CELLS = 12 if MANY else 6
+CELLS = len(ATTACKS) * len(DEFENSES)
 SWEEPS = {"one": "cluster=local", "other": "cluster=threads"}
 # Writes down each time that something is made, and whether it was there; and has a state written behind every epoch.
 WITNESS = """

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from ntml_bench.defenses.base import DefenseContext
 from ntml_bench.defenses.ft_sam import moved, running_statistics_kept, smoothed_cross_entropy
-from ntml_bench.defenses.heads import reinitialise_head
+from ntml_bench.defenses.heads import reinitialise_head, scale_to
 from ntml_bench.errors import UserError
 from ntml_bench.models import Classifier
 from ntml_bench.training import fit
@@ -81,13 +81,12 @@ def test_ft_init_is_fine_tuning_from_a_new_head() -> None:
 
 def test_fe_tuning_trains_all_but_the_new_head() -> None:
     context, fresh = defender(), classifier()
-    norm = fresh.head.weight.detach().square().sum().sqrt()
+    norm = fresh.head.weight.detach().norm()
     reinitialise_head(context, fresh.head)
-    with torch.no_grad():
-        fresh.head.weight *= norm / fresh.head.weight.square().sum().sqrt()
+    scale_to(fresh.head.weight, norm)
     model = quick_defense("fe_tuning", recipe__weight_decay=0.1).purify(context)
     before, after = state_of(fresh), state_of(model)
-    same = {name for name in before if torch.allclose(before[name], after[name], rtol=1e-6, atol=0)}
+    same = {name for name in before if torch.equal(before[name], after[name])}
     assert same == {"net.fc.weight", "net.fc.bias", "mean", "std"}
     assert all(parameter.requires_grad for parameter in model.parameters())
 
@@ -116,10 +115,12 @@ def test_fst_against_a_plain_loop() -> None:
         assert torch.allclose(state_of(found)[name].double(), value.double(), atol=2e-5), name
 
 
-@pytest.mark.parametrize(("epochs", "alpha"), [(1, 0.0), (4, 5.0)])
-def test_the_new_head_has_the_norm_of_the_backdoored_one(epochs: int, alpha: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "epochs", "changes"), [("fst", 1, {"alpha": 0.0}), ("fst", 4, {"alpha": 5.0}), ("fe_tuning", 2, {})]
+)
+def test_the_new_head_has_the_norm_of_the_backdoored_one(name: str, epochs: int, changes: dict[str, Any]) -> None:
     norm = classifier().head.weight.norm()
-    model = quick_defense("fst", alpha=alpha, recipe__epochs=epochs, recipe__weight_decay=0.1).purify(defender())
+    model = quick_defense(name, **changes, recipe__epochs=epochs, recipe__weight_decay=0.1).purify(defender())
     assert torch.allclose(model.head.weight.norm(), norm, rtol=1e-5)
 
 

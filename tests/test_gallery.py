@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 from app_runner import SMALL, bench, workplace
-from builders import CONF
+from builders import attacks_of_ours
 from documents import file_of_the_pages
 from small_cells import QUICK
 
 import ntml_bench.app.victims
-from ntml_bench.attacks import ATTACKS
 from ntml_bench.errors import UserError
 from ntml_bench.records.labels import option_of
 from ntml_bench.report.alone import gallery_of
@@ -23,10 +22,7 @@ __all__ = ["workplace"]
 
 SETTINGS = [word for word in SMALL if not word.startswith(("dataset=", "dataset.image_size=", "tracking="))]
 WITH_MODEL = ("combat", "narcissus", "trojannn", "input_aware")
-OWN = [
-    name for name in ATTACKS if (CONF / "attack" / f"{name}.yaml").exists() and not ATTACKS[name].from_files and name != "none"
-]
-WITHOUT_MODEL = [name for name in OWN if name not in WITH_MODEL]
+WITHOUT_MODEL = [name for name in attacks_of_ours() if name not in WITH_MODEL]
 NARCISSUS = ["attack.poisoning_rate=0.02", "attack.rounds=3", "attack.warmup_epochs=1"]
 
 

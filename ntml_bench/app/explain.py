@@ -120,21 +120,24 @@ def _of_chosen(group: str) -> list[str]:
     paths = [folder / group / f"{name}.yaml" for name in names]
     if (not typed and _config_name() is not None) or not all(path.is_file() for path in paths):
         return []  # a sweep's own choice, or an option from elsewhere
-    return sorted(set().union(*(_keys_of(path, folder) for path in paths)))
+    return _keys_of(paths, folder)
 
 
 def _known_keys() -> list[str]:
     """Every setting of every option that comes with the package, dotted."""
     folder = config_folder("conf")
-    return sorted(set().union(*(_keys_of(path, folder) for path in (folder / "config.yaml", *folder.glob("*/*.yaml")))))
+    return _keys_of([folder / "config.yaml", *folder.glob("*/*.yaml")], folder)
 
 
-def _keys_of(path: Path, folder: Path) -> set[str]:
-    """The settings of one option, dotted, where its header puts them, else its folder."""
-    header = re.match(r"# @package (\S+)", path.read_text())
-    package = header[1] if header else path.relative_to(folder).parent.as_posix()
-    prefix = "" if package in ("_global_", ".") else f"{package}."
-    return {prefix + key for key in _flat(OmegaConf.to_container(OmegaConf.load(path), resolve=False))}
+def _keys_of(paths: list[Path], folder: Path) -> list[str]:
+    """The settings of these options, dotted, each where its header puts it, else its folder."""
+    keys = set()
+    for path in paths:
+        header = re.match(r"# @package (\S+)", path.read_text())
+        package = header[1] if header else path.relative_to(folder).parent.as_posix()
+        prefix = "" if package in ("_global_", ".") else f"{package}."
+        keys |= {prefix + key for key in _flat(OmegaConf.to_container(OmegaConf.load(path), resolve=False))}
+    return sorted(keys)
 
 
 def _flat(value: object, prefix: str = "") -> set[str]:

@@ -13,14 +13,14 @@ from ntml_bench.training import Loss, Recipe, fit
 def unlearn(
     context: DefenseContext,
     model: Classifier,
-    images: Split,
+    budget: Split,
     recipe: Recipe,
     *,
     loss: Loss,
     accuracy: Callable[[], float],
     until: float,
 ) -> None:
-    """Ascend `loss` on clean images, in place, at most as long as the recipe says; logged as `unlearning`.
+    """Ascend `loss` on the clean images of `budget`, in place, at most as long as the recipe says; logged as `unlearning`.
 
     `accuracy()`: asked behind each epoch, 0 to 1; where it is at most `until`, that was the last one.
     """
@@ -36,7 +36,7 @@ def unlearn(
 
     fit(
         context.engine,
-        images,
+        budget,
         recipe,
         models=[model],
         loss=ascent,
