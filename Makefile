@@ -10,6 +10,8 @@ SWEEP = $(or $(call named,sweep),digits_table)
 OUTPUTS = $(or $(call named,outputs),outputs)
 # The kept table that it is checked against; where its settings are other ones, that is said and nothing is checked.
 AGAINST ?= outputs/reference/digits_table
+# How many faults `make test-faults` injects.
+FAULTS ?= 60
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 
 .DEFAULT_GOAL := help
@@ -31,8 +33,8 @@ bench: .venv/.installed ## time training, inference and sweeps on this machine (
 test: .venv/.developed ## run the whole test suite
 	.venv/bin/python -m pytest -n 2
 
-test-faults: .venv/.developed ## two sweeps on one store under 60 faults (kills, a full disk, a read-only one); prints the counts
-	NTML_FAULTS=60 .venv/bin/python -m pytest -s tests/test_faults.py
+test-faults: .venv/.developed ## two sweeps on one store under faults (kills, a full disk, a read-only one; FAULTS=60); prints the counts
+	NTML_FAULTS=$(FAULTS) .venv/bin/python -m pytest -s tests/test_faults.py
 
 test-slurm: .venv/.developed ## start a Slurm of two nodes here and test on it (root on Debian; installs Debian's Slurm)
 	.venv/bin/python tests/slurm/cluster.py install
