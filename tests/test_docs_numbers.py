@@ -59,6 +59,31 @@ def test_the_two_readings_are_those_of_the_kept_records() -> None:
         assert f"| {row.heading} | {' | '.join(map(text, (row.undefended, *row.defenses.values())))} |" in page
 
 
+def field_table() -> list[str]:
+    """The lines of the wider field's table, a line a defense: means over the attacks, then ASR under each."""
+    block = block_of("field_table")
+    average = block.average
+    assert average
+
+    def line(name: str, mean: Entry, entries: list[Entry]) -> str:
+        found = [entry.values["attack_success_rate"] for entry in entries]
+        assert None not in found
+        return f"| {name} | {pair(mean)} | {' | '.join(f'{one.mean:.1f}' for one in found if one)} |"
+
+    head = ["", "mean ACC / ASR", *(row.heading for row in block.rows)]
+    return [
+        f"| {' | '.join(head)} |",
+        f"| --- |{' :---: |' * (len(head) - 1)}",
+        line("floor", average.floor, [row.floor for row in block.rows]),
+        line("none", average.undefended, [row.undefended for row in block.rows]),
+        *(line(name, average.defenses[name], [row.defenses[name] for row in block.rows]) for name in block.defenses),
+    ]
+
+
+def test_the_wider_field_is_that_of_the_kept_records() -> None:
+    assert "\n".join(field_table()) in (ROOT / "docs" / "results.md").read_text()
+
+
 def test_the_front_page_counts_the_methods() -> None:
     own = {"none", "given", "patch_image"}  # no attack, a victim and a trigger of the user's
     attacks, defenses = (

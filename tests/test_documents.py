@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -102,7 +103,12 @@ def leads_somewhere(page: Page, link: str) -> bool:
     target = (page.path.parent / unquote(parts.path)).resolve() if parts.path else page.path
     if not target.exists() or not (target.is_relative_to(REPOSITORY) or target.is_relative_to(page.path.parent)):
         return False
-    return not parts.fragment or (target.suffix == ".md" and parts.fragment in Page(target).anchors)
+    return not parts.fragment or (target.suffix == ".md" and parts.fragment in anchors_of(target))
+
+
+@cache
+def anchors_of(path: Path) -> set[str]:
+    return Page(path).anchors
 
 
 # The tests above can fail:
