@@ -37,11 +37,19 @@ def choices() -> list[dict[str, str]]:
     if find_spec("hydra_plugins.hydra_submitit_launcher") is None:
         options["cluster"].remove("slurm")
     variants = options.pop("variant")
-    found = _by_turns(options)
-    found += [{"defense": "nt_ml", "variant": variant} for variant in variants]
+    rows = [*_by_turns(options), *({"defense": "nt_ml", "variant": variant} for variant in variants)]
     for outer in sorted(CONF.glob("*/*/")):
         others = {inner.name: sorted(path.stem for path in inner.glob("*.yaml")) for inner in outer.iterdir()}
-        found += [{outer.parent.name: outer.name, **names} for names in _by_turns(others)]
+        rows += [{outer.parent.name: outer.name, **names} for names in _by_turns(others)]
+    # What does not contradict is seen in one composition.
+    found: list[dict[str, str]] = []
+    for row in rows:
+        fitting = next(
+            (other for other in found if all(other.get(group, option) == option for group, option in row.items())), {}
+        )
+        if not fitting:
+            found.append(fitting)
+        fitting |= row
     return found
 
 
