@@ -1,7 +1,7 @@
 """Two sweeps on one store under faults: killed processes, a full disk, a disk that is read-only; then the same table.
 
-`make test-faults` injects 60 faults and prints what it did, continuous integration makes do with a few (FAULTS=3), and the suite,
-which has its minutes, leaves it to them. Faults of the disk need the right to mount a file system in memory (root on Linux).
+`make test-faults` injects 60 faults and prints what it did; CI makes do with a few (FAULTS=3), and the suite leaves
+them out, for time. Faults of the disk need the right to mount a file system in memory (root on Linux).
 """
 
 import os
