@@ -1,5 +1,6 @@
 """One thread a test process: pytest-xdist uses the cores, and threads of two processes would wait for each other.
 
+Every test starts from the same state of torch's generator, whichever tests ran before it in its process.
 What the shell of whoever runs the tests says to W&B, Hydra and rich is not heard.
 """
 
@@ -17,3 +18,7 @@ torch.set_num_threads(1)
 if "CI" not in os.environ:
     settings.register_profile("busy machine", deadline=None)
     settings.load_profile("busy machine")
+
+
+def pytest_runtest_setup() -> None:
+    torch.manual_seed(0)

@@ -6,9 +6,11 @@ from ntml_bench.attacks import ATTACKS
 from ntml_bench.defenses import DEFENSES
 from ntml_bench.records.cells import read_sweep
 from ntml_bench.records.curves import unpriced
+from ntml_bench.records.statistic import Statistic
 from ntml_bench.records.summary import RETUNED, Block, Entry, Row, summarise
 
 ROOT = Path(__file__).resolve().parents[1]
+README, RESULTS = ((ROOT / name).read_text() for name in ("README.md", "docs/results.md"))
 
 
 def block_of(sweep: str) -> Block:
@@ -16,13 +18,22 @@ def block_of(sweep: str) -> Block:
     return block
 
 
+def measured(entry: Entry, metric: str) -> Statistic:
+    found = entry.values[metric]
+    assert found
+    return found
+
+
 def pair(entry: Entry, *, deviation: bool = True) -> str:
     """`ACC / ASR±deviation`, as the pages write it."""
-    accuracy, success = (entry.values[name] for name in ("clean_accuracy", "attack_success_rate"))
-    assert accuracy
-    assert success
+    accuracy, success = (measured(entry, metric) for metric in ("clean_accuracy", "attack_success_rate"))
     spread = f"±{success.deviation:.1f}" if deviation and success.deviation is not None else ""
     return f"{accuracy.mean:.1f} / {success.mean:.1f}{spread}"
+
+
+def head_of(names: list[str]) -> list[str]:
+    """The first two lines of a table."""
+    return [f"| {' | '.join(names)} |", f"| --- |{' :---: |' * (len(names) - 1)}"]
 
 
 def line_of(row: Row, *, name: str | None = None) -> str:
@@ -33,30 +44,26 @@ def line_of(row: Row, *, name: str | None = None) -> str:
 def table_of(sweep: str) -> list[str]:
     """The lines of a sweep's table: ACC / ASR of each attack and defense, and their averages."""
     block = block_of(sweep)
-    head = ["attack", "floor", "none", *block.defenses]
-    lines = [f"| {' | '.join(head)} |", f"| --- |{' :---: |' * (len(head) - 1)}", *map(line_of, block.rows)]
+    lines = [*head_of(["attack", "floor", "none", *block.defenses]), *map(line_of, block.rows)]
     return [*lines, line_of(block.average, name="*average*")] if block.average else lines
 
 
 def test_the_table_of_the_front_page_is_that_of_the_kept_records() -> None:
-    assert "\n".join(table_of("digits_table")) in (ROOT / "README.md").read_text()
+    assert "\n".join(table_of("digits_table")) in README
 
 
 def test_the_table_of_real_data_is_that_of_the_kept_records() -> None:
-    assert "\n".join(table_of("gtsrb_cpu_table")) in (ROOT / "docs" / "results.md").read_text()
+    assert "\n".join(table_of("gtsrb_cpu_table")) in RESULTS
 
 
 def test_the_two_readings_are_those_of_the_kept_records() -> None:
     def text(entry: Entry) -> str:
-        robust = entry.values["robust_accuracy"]
-        assert robust
-        return f"{pair(entry)} ({robust.mean:.1f})"
+        return f"{pair(entry)} ({measured(entry, 'robust_accuracy').mean:.1f})"
 
-    page = (ROOT / "docs" / "results.md").read_text()
     rows = block_of("gtsrb_cpu_readings").rows
     assert rows
     for row in rows:
-        assert f"| {row.heading} | {' | '.join(map(text, (row.undefended, *row.defenses.values())))} |" in page
+        assert f"| {row.heading} | {' | '.join(map(text, (row.undefended, *row.defenses.values())))} |" in RESULTS
 
 
 def field_table() -> list[str]:
@@ -66,14 +73,11 @@ def field_table() -> list[str]:
     assert average
 
     def line(name: str, mean: Entry, entries: list[Entry]) -> str:
-        found = [entry.values["attack_success_rate"] for entry in entries]
-        assert None not in found
-        return f"| {name} | {pair(mean)} | {' | '.join(f'{one.mean:.1f}' for one in found if one)} |"
+        rates = " | ".join(f"{measured(entry, 'attack_success_rate').mean:.1f}" for entry in entries)
+        return f"| {name} | {pair(mean)} | {rates} |"
 
-    head = ["", "mean ACC / ASR", *(row.heading for row in block.rows)]
     return [
-        f"| {' | '.join(head)} |",
-        f"| --- |{' :---: |' * (len(head) - 1)}",
+        *head_of(["", "mean ACC / ASR", *(row.heading for row in block.rows)]),
         line("floor", average.floor, [row.floor for row in block.rows]),
         line("none", average.undefended, [row.undefended for row in block.rows]),
         *(line(name, average.defenses[name], [row.defenses[name] for row in block.rows]) for name in block.defenses),
@@ -81,7 +85,7 @@ def field_table() -> list[str]:
 
 
 def test_the_wider_field_is_that_of_the_kept_records() -> None:
-    assert "\n".join(field_table()) in (ROOT / "docs" / "results.md").read_text()
+    assert "\n".join(field_table()) in RESULTS
 
 
 def test_the_front_page_counts_the_methods() -> None:
@@ -90,7 +94,7 @@ def test_the_front_page_counts_the_methods() -> None:
         {name for name in registry if registry[name].__module__.startswith("ntml_bench.")} - own
         for registry in (ATTACKS, DEFENSES)
     )
-    assert f"| attacks / defenses | {len(attacks)} / {len(defenses)} (" in (ROOT / "README.md").read_text()
+    assert f"| attacks / defenses | {len(attacks)} / {len(defenses)} (" in README
 
 
 def price_table() -> list[str]:
@@ -107,7 +111,7 @@ def price_table() -> list[str]:
 
 
 def test_the_averages_at_each_price_are_those_of_the_kept_records() -> None:
-    assert "\n".join(price_table()) in (ROOT / "docs" / "results.md").read_text()
+    assert "\n".join(price_table()) in RESULTS
 
 
 def retuned_table() -> list[str]:
@@ -121,7 +125,7 @@ def retuned_table() -> list[str]:
         return " / ".join(f"{one.mean:.1f}{after}" for one, after in zip(found, spread, strict=True))
 
     rows = [*block.rows, *([block.average] if block.average else [])]
-    lines = ["| attack | floor | " + " | ".join(block.defenses) + " |", f"| --- |{' :---: |' * (len(block.defenses) + 1)}"]
+    lines = head_of(["attack", "floor", *block.defenses])
     for row in rows:
         name = "*average*" if row is block.average else row.heading
         lines.append(f"| {name} | {text(row.floor, deviation=False)} | {' | '.join(map(text, row.defenses.values()))} |")
@@ -129,4 +133,4 @@ def retuned_table() -> list[str]:
 
 
 def test_what_comes_back_is_that_of_the_kept_records() -> None:
-    assert "\n".join(retuned_table()) in (ROOT / "docs" / "results.md").read_text()
+    assert "\n".join(retuned_table()) in RESULTS

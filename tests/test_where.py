@@ -44,12 +44,12 @@ def choices() -> list[dict[str, str]]:
     # What does not contradict is seen in one composition.
     found: list[dict[str, str]] = []
     for row in rows:
-        fitting = next(
-            (other for other in found if all(other.get(group, option) == option for group, option in row.items())), {}
-        )
-        if not fitting:
-            found.append(fitting)
-        fitting |= row
+        for other in found:
+            if all(other.get(group, option) == option for group, option in row.items()):
+                other.update(row)
+                break
+        else:
+            found.append(row)
     return found
 
 
