@@ -1,12 +1,14 @@
-"""One thread a test process: pytest-xdist uses the cores, and threads of two processes would wait for each other.
+"""One thread a test process and in what it starts: pytest-xdist uses the cores, and threads would wait for each other.
 
 Every test starts from the same state of torch's generator, whichever tests ran before it in its process.
 What the shell of whoever runs the tests says to W&B, Hydra and rich is not heard.
 """
 
+import gc
 import os
 
 import torch
+import yaml
 from hypothesis import settings
 
 OF_THE_SHELL = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COMP_LINE")
@@ -14,6 +16,9 @@ for name in list(os.environ):
     if name.startswith(("WANDB_", "HYDRA_")) or name in OF_THE_SHELL:
         del os.environ[name]
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+# Hydra's files are read some ten thousand times: the same parser, in C.
+yaml.SafeLoader = yaml.CSafeLoader
 # On a busy machine an example takes as long as it takes. In CI hypothesis has a profile of its own, of the same mind.
 if "CI" not in os.environ:
     settings.register_profile("busy machine", deadline=None)
@@ -22,3 +27,12 @@ if "CI" not in os.environ:
 
 def pytest_runtest_setup() -> None:
     torch.manual_seed(0)
+
+
+def pytest_collection_finish() -> None:
+    # What is there now stays: it is not looked through again at each collection of garbage.
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()

@@ -1,6 +1,5 @@
 """Worker processes: the same numbers as in threads, whoever is killed."""
 
-import os
 import re
 import signal
 import subprocess
@@ -82,16 +81,7 @@ def started(toys: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     def start(*arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "ntml_bench.app.main", *arguments]
         with heard_signals():
-            processes.append(
-                subprocess.Popen(
-                    command,
-                    cwd=toys,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    env={**os.environ, "OMP_NUM_THREADS": "1"},
-                )
-            )
+            processes.append(subprocess.Popen(command, cwd=toys, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
         return processes[-1]
 
     yield start

@@ -30,7 +30,7 @@ def application(installed: Path, cwd: Path, *arguments: str) -> str:
     """What the installed application prints; its folder comes before the checkout."""
     code = "import ntml_bench, sys; assert ntml_bench.__file__.startswith(sys.argv.pop(1)), ntml_bench.__file__\n"
     command = [sys.executable, "-c", code + "from ntml_bench.app.main import main; main()", str(installed), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
     return subprocess.run(command, cwd=cwd, env=environment, check=True, capture_output=True, text=True).stdout
 
 

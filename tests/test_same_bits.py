@@ -44,7 +44,7 @@ PINNED = {
 
 def printed(script: str, **environment: str) -> str:
     """What a script beside this file prints with these variables."""
-    there = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    there = {**os.environ, **environment}
     folder = Path(__file__).parent
     return subprocess.run([sys.executable, script], env=there, cwd=folder, capture_output=True, text=True, check=True).stdout
 

@@ -38,12 +38,8 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script.parent.mkdir()
     script.write_text(f'#!/bin/sh\nexec {sys.executable} -m ntml_bench.app.main "$@" {" ".join(TINY)} $MORE\n')
     script.chmod(0o755)
-    for name, value in {
-        "PATH": f"{script.parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(REPOSITORY),
-        "OMP_NUM_THREADS": "1",
-    }.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", f"{script.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     monkeypatch.chdir(tmp_path)
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +31,16 @@ OF_OTHERS = sorted(CONF.glob("*/*/*/*.yaml"))
 
 
 def choices() -> list[dict[str, str]]:
-    """Each option of each group once, the others beside it by turns; and whatever an option says of others."""
+    """Each option of each group, and whatever an option says of others; what does not contradict is in one choice."""
     options = {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in CONF.iterdir() if path.is_dir()}
     if find_spec("hydra_plugins.hydra_submitit_launcher") is None:
         options["cluster"].remove("slurm")
-    variants = options.pop("variant")
-    rows = [*_by_turns(options), *({"defense": "nt_ml", "variant": variant} for variant in variants)]
-    for outer in sorted(CONF.glob("*/*/")):
-        others = {inner.name: sorted(path.stem for path in inner.glob("*.yaml")) for inner in outer.iterdir()}
-        rows += [{outer.parent.name: outer.name, **names} for names in _by_turns(others)]
-    # What does not contradict is seen in one composition.
+    places = [path.relative_to(CONF) for path in OF_OTHERS]
+    wanted = [{place.parts[0]: place.parts[1], place.parts[2]: place.stem} for place in places]
+    wanted += [{"defense": "nt_ml", "variant": variant} for variant in options.pop("variant")]
+    wanted += [{group: name} for group, names in options.items() for name in names]
     found: list[dict[str, str]] = []
-    for row in rows:
+    for row in wanted:
         for other in found:
             if all(other.get(group, option) == option for group, option in row.items()):
                 other.update(row)
@@ -51,11 +48,6 @@ def choices() -> list[dict[str, str]]:
         else:
             found.append(row)
     return found
-
-
-def _by_turns(options: dict[str, list[str]]) -> list[dict[str, str]]:
-    rows = zip_longest(*options.values())
-    return [{group: option for group, option in zip(options, row, strict=True) if option} for row in rows]
 
 
 @pytest.fixture(name="loader")

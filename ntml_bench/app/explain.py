@@ -7,7 +7,6 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ntml_bench.app.arguments import quoted
@@ -133,10 +132,11 @@ def _keys_of(paths: list[Path], folder: Path) -> list[str]:
     """The settings of these options, dotted, each where its header puts it, else its folder."""
     keys = set()
     for path in paths:
-        header = re.match(r"# @package (\S+)", path.read_text())
+        text = path.read_text()
+        header = re.match(r"# @package (\S+)", text)
         package = header[1] if header else path.relative_to(folder).parent.as_posix()
         prefix = "" if package in ("_global_", ".") else f"{package}."
-        keys |= {prefix + key for key in _flat(OmegaConf.to_container(OmegaConf.load(path), resolve=False))}
+        keys |= {prefix + key for key in _flat(yaml.safe_load(text) or {})}
     return sorted(keys)
 
 

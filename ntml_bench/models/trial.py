@@ -19,8 +19,8 @@ from ntml_bench.models.classifier import Classifier, global_stream
 
 IMAGES = 32
 """Random images that are tried at most: a pixel may happen to meet closed units only."""
-CHANGED = 4
-"""Of them, those that are also changed."""
+FEW = 4
+"""Of them, those that are also changed, and the batch of the step of training."""
 SEED = 0
 
 
@@ -83,10 +83,10 @@ def _hidden(model: Classifier, image_shape: tuple[int, int, int], num_classes: i
         seen |= _reached(logits, image, weights)
         if seen.all():
             break
-    hidden = ~seen if seen.all() else _unchanging(logits, images[:CHANGED], ~seen, rng)
+    hidden = ~seen if seen.all() else _unchanging(logits, images[:FEW], ~seen, rng)
     # Behind it, because a step of training moves the statistics of BatchNorm layers.
     probe.train()
-    (logits(images) * weights).sum().backward()
+    (logits(images[:FEW]) * weights).sum().backward()
     return hidden
 
 
