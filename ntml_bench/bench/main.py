@@ -17,7 +17,7 @@ from ntml_bench.errors import UserError
 VERSION = 2
 """Of the JSON file's names."""
 FOLDER = Path("outputs/bench")
-MODELS = "resnet_tiny,preact_resnet18"
+MODELS = "resnet_tiny,airbench_small,preact_resnet18"
 PROGRAM = "python -m ntml_bench.bench"
 
 
