@@ -7,8 +7,8 @@ What the shell of whoever runs the tests says to W&B, Hydra and rich is not hear
 import gc
 import os
 
+import files_read_once
 import torch
-import yaml
 from hypothesis import settings
 
 OF_THE_SHELL = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COMP_LINE")
@@ -17,8 +17,7 @@ for name in list(os.environ):
         del os.environ[name]
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
-# Hydra's files are read some ten thousand times: the same parser, in C.
-yaml.SafeLoader = yaml.CSafeLoader
+files_read_once.install()
 # On a busy machine an example takes as long as it takes. In CI hypothesis has a profile of its own, of the same mind.
 if "CI" not in os.environ:
     settings.register_profile("busy machine", deadline=None)
