@@ -14,7 +14,9 @@ from builders import CONF, attacks_of_ours, option_names
 from composed import composed, settings_of, sweeps_are_found
 from omegaconf import OmegaConf
 
+from ntml_bench.app.composition import split_config
 from ntml_bench.app.explain import is_of_wandb
+from ntml_bench.app.settings import Settings, read_settings
 from ntml_bench.errors import UserError
 from ntml_bench.records.family import family_of
 from ntml_bench.records.published.reference import read_reference
@@ -85,17 +87,22 @@ def test_the_page_on_configuration_names_each_folder_and_no_other() -> None:
     assert [name for name in named if not (CONF.parent / name).is_file()] == []
 
 
+@pytest.fixture(scope="module")
+def usual() -> Settings:
+    return settings_of("config", "defense=nt_ml")
+
+
 VARIANTS = sorted(path for path in (CONF / "variant").glob("*.yaml") if path.stem != "none")
 
 
 @pytest.mark.parametrize("path", VARIANTS, ids=lambda path: path.stem)
-def test_a_variant_changes_the_defense_and_stands_behind_its_name(path: Path) -> None:
-    settings = settings_of("config", "defense=nt_ml", f"variant={path.stem}")
+def test_a_variant_changes_the_defense_and_stands_behind_its_name(path: Path, usual: Settings) -> None:
+    whole = composed("config", ["defense=nt_ml", f"variant={path.stem}", "hydra.mode=RUN"])
+    settings = read_settings(*split_config(whole))
     assert settings.labels["defense"] == f"nt_ml ({path.stem})"
-    usual = settings_of("config", "defense=nt_ml")
     assert settings.defense.config != usual.defense.config
     assert usual.labels["defense"] == "nt_ml"
-    config = OmegaConf.to_container(composed("config", ["defense=nt_ml", f"variant={path.stem}"]))
+    config = OmegaConf.to_container(whole)
     assert isinstance(config, dict)
     found = flat(config)
     # What it says arrives: nothing that is composed later takes it back.
