@@ -73,16 +73,15 @@ def _whole(name: str, *search_path: str) -> DictConfig:
 
 
 def planned(command: Bench) -> list[Settings]:
-    """The settings of its cells as it is written, of each value that it names; of an axis that it leaves to its sweep, those of
-    both ends. Raises what is wrong with them.
+    """The settings of its cells as it is written, of each value of each axis. Raises what is wrong with them.
 
     That is all that can be known without the images.
     """
     if not command.is_sweep:
         return [_settings(command, command.settings)]
     axes = {str(key): f"{key}={value}" for key, value in (command.whole.hydra.sweeper.params or {}).items()}
-    ends = {key: [_values(word)[0], _values(word)[-1]] for key, word in axes.items()}
-    values = list((ends | {word.partition("=")[0]: _values(word) for word in command.settings}).values())
+    axes |= {word.partition("=")[0]: word for word in command.settings}
+    values = [_values(word) for word in axes.values()]
     grid = [[axis[0] if word is None else word for axis, word in zip(values, row, strict=True)] for row in zip_longest(*values)]
     cells, _ = fitted(grid, lambda overrides, _: _composes(command, overrides))
     return [_settings(command, cell) for cell in cells]
@@ -114,17 +113,18 @@ def _values(word: str) -> list[str]:
 
 
 def run_small(command: Bench, words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """What the command prints, with the smallest data, the smallest net, one epoch and the last of its cells."""
+    """What the command prints, with the smallest data, the smallest net, one epoch and the first and the last of its cells."""
     if command.shows:
         outcome = bench(*words)
     elif command.is_sweep:
         original = planning.planned
 
-        def the_last(session: Any, context: Any, config: Any, grid: Sequence[Sequence[str]], first: int) -> Any:
-            return original(session, context, config, [_small(grid[-1], config)], first)
+        def first_and_last(session: Any, context: Any, config: Any, grid: Sequence[Sequence[str]], first: int) -> Any:
+            ends = dict.fromkeys(tuple(_small(cell, config)) for cell in (grid[0], grid[-1]))
+            return original(session, context, config, [list(cell) for cell in ends], first)
 
         with monkeypatch.context() as patch:
-            patch.setattr(planning, "planned", the_last)
+            patch.setattr(planning, "planned", first_and_last)
             outcome = bench(*words)
     else:
         outcome = bench(*command.flags, *_small(command.settings, command.whole))

@@ -253,11 +253,13 @@ def test_work_is_counted_once(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_real_sweep_is_timed(tmp_path: Path) -> None:
     overhead._write_defenses(tmp_path / "options")
-    first = overhead._sweep(tmp_path, "one", 1, 1)
-    assert first.cells == 1
+    first = overhead._sweep(tmp_path, "square", 1, 2)
+    assert first.cells == 2
     assert 0 < first.worked < first.wall
-    assert len(list((tmp_path / "one" / "store").glob("cell-*"))) == 1
-    assert overhead._sweep(tmp_path, "one", 1, 1).worked == 0.0
+    # Two defenses of one attack: the victim is trained once.
+    assert len(list((tmp_path / "square" / "store").glob("victim-*"))) == 1
+    assert len(list((tmp_path / "square" / "store").glob("cell-*"))) == 2
+    assert overhead._sweep(tmp_path, "square", 1, 2).worked == 0.0
 
 
 def test_a_failed_process_is_an_error() -> None:
@@ -278,7 +280,7 @@ def test_throughput_from_end_to_end_without_what_only_sweeps_need(tmp_path: Path
         "assert sys.modules['omegaconf'] is None and 'omegaconf.errors' not in sys.modules\n"
         "sys.exit(code)"
     )
-    arguments = ["--only", "throughput", "--models", "resnet_tiny", "--seconds", "0.05", "--rounds", "1", "--device", "cpu"]
+    arguments = ["--only", "throughput", "--models", "resnet_tiny", "--seconds", "0.05", "--rounds", "2", "--device", "cpu"]
     done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "resnet_tiny training" in done.stdout
@@ -287,7 +289,7 @@ def test_throughput_from_end_to_end_without_what_only_sweeps_need(tmp_path: Path
     assert result["device"] == "cpu"
     assert result["overhead"] is None
     assert {"processor", "threads", "packages", "git_revision", "finished", "python"} <= set(result["environment"])
-    settings = {"models": ["resnet_tiny"], "seconds": 0.05, "rounds": 1, "compile": "none", "only": "throughput"}
+    settings = {"models": ["resnet_tiny"], "seconds": 0.05, "rounds": 2, "compile": "none", "only": "throughput"}
     assert result["settings"] == settings
     assert set(result["throughput"]["ceiling"]) == {"matrix_size", "bfloat16_flop_per_second", "float32_flop_per_second"}
     model = result["throughput"]["models"]["resnet_tiny"]
@@ -299,7 +301,7 @@ def test_throughput_from_end_to_end_without_what_only_sweeps_need(tmp_path: Path
         assert row["batch_size"] == batch_size
         assert set(row["ratio"]) == {"median", "lowest", "highest", "rounds"}
         for side in (row["project"], row["reference"]):
-            assert len(side["images_per_second"]["rounds"]) == 1
+            assert len(side["images_per_second"]["rounds"]) == 2
             assert side["images_a_measurement"] % batch_size == 0
             ceiling = result["throughput"]["ceiling"][f"{side['precision']}_flop_per_second"]
             flop = model["forward_flop_per_image"] * (3 if what == "training" else 1)

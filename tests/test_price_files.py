@@ -133,9 +133,9 @@ def test_cells_without_an_attack_are_in_the_files_and_not_in_the_figure(tmp_path
     assert not [drawing for drawing in drawings(report_of_folder(folder, looked_into=False)) if drawing.kind == "price"]
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [1, 2, 6])
 def test_the_image_is_as_wide_as_a_column_or_two_of_a_paper(tmp_path: Path, count: int) -> None:
-    attacks = ("badnets", "blended", "sig")[:count]
+    attacks = ("badnets", "blended", "sig", "lc", "wanet", "narcissus")[:count]
     render_sweep(tuned_sweep(tmp_path, (1, 2, 5), attacks=attacks), tmp_path / "out", ("png",))
     first = (tmp_path / "out" / "price.png").read_bytes()
     assert Image.open(BytesIO(first)).size[0] == round(300 * (3.35 if count == 1 else 7.0))

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from app_runner import bench, workplace
 from builders import CONF
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
@@ -108,6 +108,7 @@ def test_a_sweep_is_shown_as_it_is_composed(name: str, loader: ConfigLoaderImpl)
     ]
     origins = origins_of(loader, name, overrides, RunMode.RUN)
     check(origins)
+    assert plain(origins.config) == plain(compose(name, overrides))
     assert [setting.value for setting in origins.values["seed",]] == [0, 7]
 
 
