@@ -18,6 +18,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from rich.console import Console
 
+from ntml_bench.app.imports import lasting_imports
+
 
 @dataclass
 class LauncherConfig:
@@ -85,9 +87,10 @@ class SweepLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Raises UserError for a mistake in any cell before all, and for cells that failed behind all."""
         # Here, because they import torch, which `--help` and `--cfg` do without.
-        from ntml_bench.app.planning import ended, planned
-        from ntml_bench.app.runners import runners_of
-        from ntml_bench.app.session import Session
+        with lasting_imports():
+            from ntml_bench.app.planning import ended, planned
+            from ntml_bench.app.runners import runners_of
+            from ntml_bench.app.session import Session
 
         setup_globals()
         session = Session(len(job_overrides), Console(), resident=self.config.cluster.name == "threads")

@@ -15,6 +15,8 @@ if TYPE_CHECKING or find_spec("hydra_plugins.hydra_submitit_launcher") is not No
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
     from rich.console import Console
 
+    from ntml_bench.app.imports import lasting_imports
+
     @dataclass
     class SlurmLauncherConfig(SlurmQueueConf):
         """hydra-submitit-launcher's settings with the values of the group `cluster`."""
@@ -41,10 +43,11 @@ if TYPE_CHECKING or find_spec("hydra_plugins.hydra_submitit_launcher") is not No
 
         def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
             """Raises UserError for a mistake in any cell before all, and for cells that failed behind all."""
-            from ntml_bench.app.jobs import check_commands
-            from ntml_bench.app.planning import ended, planned
-            from ntml_bench.app.session import Session
-            from ntml_bench.app.slurm import run_in_jobs
+            with lasting_imports():
+                from ntml_bench.app.jobs import check_commands
+                from ntml_bench.app.planning import ended, planned
+                from ntml_bench.app.session import Session
+                from ntml_bench.app.slurm import run_in_jobs
 
             check_commands()
             assert self.config is not None

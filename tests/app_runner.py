@@ -2,6 +2,7 @@
 
 import csv
 import io
+import logging
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Outcome:
 def bench(*arguments: str) -> Outcome:
     """Exit code, standard output and standard error of `ntml-bench` with these arguments, in the working directory."""
     output, errors = io.StringIO(), io.StringIO()
-    before = sys.argv
+    before, level, handlers = sys.argv, logging.root.level, list(logging.root.handlers)
     sys.argv = ["ntml-bench", *arguments]
     try:
         with redirect_stdout(output), redirect_stderr(errors):
@@ -47,6 +48,12 @@ def bench(*arguments: str) -> Outcome:
             code = 1
     finally:
         sys.argv = before
+        # A log that Hydra opened, and that it tells everything behind `--info`, end with a process.
+        logging.root.setLevel(level)
+        for handler in logging.root.handlers[:]:
+            if handler not in handlers:
+                logging.root.removeHandler(handler)
+                handler.close()
     return Outcome(int(str(code or 0)), output.getvalue(), errors.getvalue())
 
 

@@ -6,8 +6,10 @@ What the shell of whoever runs the tests says to W&B, Hydra and rich is not hear
 
 import gc
 import os
+from collections.abc import Generator
 
 import files_read_once
+import pytest
 import torch
 from hypothesis import settings
 
@@ -28,9 +30,15 @@ def pytest_runtest_setup() -> None:
     torch.manual_seed(0)
 
 
-def pytest_collection_finish() -> None:
-    # What is there now stays: it is not looked through again at each collection of garbage.
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    # What is imported stays: no collection of garbage looks through it, now or later.
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_unconfigure() -> None:

@@ -1,5 +1,7 @@
 """Hydra parses the same files in each of the thousands of compositions of a test run: here once, while they are unchanged."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ def install() -> None:
 
 
 def _load_once(self: ConfigRepository, config_path: str) -> ConfigResult | None:
-    """What is loaded is never changed: within one composition Hydra itself keeps it."""
+    """Each composition has a copy: Hydra moves what it loads into what it composes."""
     source = self._find_object_source(config_path=config_path, object_type=ObjectType.CONFIG)
     state = source and _state(source, config_path)
     if source is None or state is None:
@@ -28,16 +30,15 @@ def _load_once(self: ConfigRepository, config_path: str) -> ConfigResult | None:
         loaded = _load(self, config_path)
         assert loaded is not None
         _known[key] = loaded
-    return _known[key]
+    return replace(_known[key], config=copy.deepcopy(_known[key].config))
 
 
 def _state(source: ConfigSource, config_path: str) -> tuple[object, ...] | None:
     """What tells that it is still the same file; None where there is none."""
-    scheme, _, folder = source.path.partition("://")
-    if scheme == "pkg":  # Hydra's own
+    if source.scheme() == "pkg":  # Hydra's own
         return (source.path,)
-    if scheme != "file":
+    if source.scheme() != "file":
         return None
-    path = Path(folder) / f"{config_path.removesuffix('.yaml')}.yaml"
+    path = Path(source.path) / f"{config_path.removesuffix('.yaml')}.yaml"
     found = path.stat()
     return path, found.st_ino, found.st_size, found.st_mtime_ns

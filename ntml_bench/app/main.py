@@ -20,6 +20,7 @@ from ntml_bench.app.command import as_typed
 from ntml_bench.app.composition import SweepsOnSearchPath, config_folder
 from ntml_bench.app.explain import explain, refused_key
 from ntml_bench.app.hydra_settings import check_hydra
+from ntml_bench.app.imports import lasting_imports
 from ntml_bench.app.options import check_options
 from ntml_bench.app.partial import left_to_the_cells
 from ntml_bench.app.signals import stopped_by_any_signal
@@ -47,13 +48,14 @@ def run_cell(config: DictConfig) -> dict[str, float | None] | float:
     Returns the objective, where there is one: a sweeper that searches waits for it.
     """
     # Here, because they import torch, which `--help` and `--cfg` do without.
-    from rich.console import Console
+    with lasting_imports():
+        from rich.console import Console
 
-    from ntml_bench.app.fitted import option_folders
-    from ntml_bench.app.manifest import add_to_manifest
-    from ntml_bench.app.runners import runners_of
-    from ntml_bench.app.session import Session
-    from ntml_bench.app.settings import read_settings
+        from ntml_bench.app.fitted import option_folders
+        from ntml_bench.app.manifest import add_to_manifest
+        from ntml_bench.app.runners import runners_of
+        from ntml_bench.app.session import Session
+        from ntml_bench.app.settings import read_settings
 
     hydra_config = cast(DictConfig, HydraConfig.get())
     check_hydra(hydra_config, config.outputs, config.sweep, jobs=True)

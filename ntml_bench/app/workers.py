@@ -6,20 +6,15 @@ the store, where the parent reads it.
 
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Callable
 from itertools import count
 from multiprocessing.connection import Connection
 from typing import Any
 
-import torch
-
-from ntml_bench.app.cell import Cell
-from ntml_bench.app.failure import WorkerKilledError, describe
-from ntml_bench.app.loading import LoadedData
+from ntml_bench.app.failure import WorkerKilledError
 from ntml_bench.app.schedule import Task
-from ntml_bench.app.settings import import_extensions
+from ntml_bench.app.worker import serve
 from ntml_bench.errors import UserError
 
 _ENVIRONMENT = threading.Lock()
@@ -98,30 +93,3 @@ class WorkerProcess:
                 elif self.gpu is not None:
                     del os.environ["CUDA_VISIBLE_DEVICES"]
         theirs.close()  # the worker has the only other end now: its death ends the pipe
-
-
-def serve(connection: Connection, threads: int) -> None:
-    """The worker: task after task until the parent closes the pipe, or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent ends the others
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
-    data = LoadedData()
-    while True:
-        try:
-            settings, clean = connection.recv()
-        except EOFError:
-            return
-        try:
-            import_extensions(settings.general.imports)
-            Task(Cell(settings, data.of(settings)), clean).run(lambda text: connection.send(("say", text)))
-        except Exception as error:
-            connection.send(("failed", describe(error)))
-        else:
-            connection.send(("done", ""))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -38,7 +38,12 @@ SETTINGS = (
     "workers=1",
 )
 APPLICATION = "from ntml_bench.app.main import main; main()"
-IMPORTS = "import hydra_plugins.ntml_bench, ntml_bench.app.main, ntml_bench.app.session, ntml_bench.app.settings"
+IMPORTS = """
+import hydra_plugins.ntml_bench, ntml_bench.app.main
+from ntml_bench.app.imports import lasting_imports
+with lasting_imports():
+    import ntml_bench.app.session, ntml_bench.app.settings
+"""
 """What every sweep imports before its first cell."""
 
 
