@@ -6,6 +6,7 @@ values against the schema and answers a mistake with a `UserError` that names th
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from math import isfinite
 from types import NoneType
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -65,6 +66,16 @@ def _words(kind: Any, value: Any) -> str:
     return " or ".join(KINDS.get(one, "a group of settings") for one in get_args(kind) or (kind,))
 
 
+_kinds = cache(get_type_hints)
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    """Whether OmegaConf would take a value as it is: most are, and its structures take long to make."""
+    if isinstance(value, str):
+        return kind is str and "${" not in value and value != "???"
+    return get_origin(kind) is not list and type(value) in (get_args(kind) or (kind,))
+
+
 def build(schema: type[T], values: Mapping[str, Any], where: str) -> T:
     """An instance of `schema` from plain values; `where` is the dotted name of the group, for messages.
 
@@ -83,9 +94,8 @@ def build(schema: type[T], values: Mapping[str, Any], where: str) -> T:
     missing = [prefix + name for name in names if name not in values]
     if missing:
         raise UserError(f"missing setting: {', '.join(missing)} (every value stands in a YAML file)")
-    kinds = get_type_hints(schema)
-    structure = OmegaConf.structured(schema)
-    OmegaConf.set_readonly(structure, None)
+    kinds = _kinds(schema)
+    structure: Any = None
     converted: dict[str, Any] = {}
     for entry in fields(cast(Any, schema)):
         name, value = entry.name, values[entry.name]
@@ -99,13 +109,19 @@ def build(schema: type[T], values: Mapping[str, Any], where: str) -> T:
         if type(value) is int and float in (kinds[name], *get_args(kinds[name])):
             value = float(value)  # OmegaConf does the same, but 2.4 warns of it
         check = cast("Check | None", entry.metadata.get("check"))
-        try:
-            structure[name] = value
-        except OmegaConfBaseException:
-            bounds = f", {check.allowed}" if check is not None else ""
-            raise UserError(f"{prefix}{name} is {value!r}; allowed: {_words(kinds[name], value)}{bounds}") from None
-        plain = structure[name]
-        converted[name] = OmegaConf.to_container(plain) if OmegaConf.is_config(plain) else plain
+        if _is_of(kinds[name], value):
+            converted[name] = value
+        else:
+            if structure is None:
+                structure = OmegaConf.structured(schema)
+                OmegaConf.set_readonly(structure, None)
+            try:
+                structure[name] = value
+            except OmegaConfBaseException:
+                bounds = f", {check.allowed}" if check is not None else ""
+                raise UserError(f"{prefix}{name} is {value!r}; allowed: {_words(kinds[name], value)}{bounds}") from None
+            plain = structure[name]
+            converted[name] = OmegaConf.to_container(plain) if OmegaConf.is_config(plain) else plain
         items = converted[name] if isinstance(converted[name], list) else [converted[name]]
         if any(isinstance(item, float) and not isfinite(item) for item in items):
             raise UserError(f"{prefix}{name} is {converted[name]!r}; allowed: finite numbers")

@@ -1,6 +1,7 @@
 """scikit-learn's bundled 1,797 real 8x8 handwritten digits: as plain images, and as raw material for scenes."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -47,12 +48,16 @@ class Digits(Dataset[DigitsConfig]):
 
 def split_digits(test_share: float, seed: int) -> tuple[Split, Split]:
     """Training and test digits: images float32 [N, 1, 8, 8] in 0..1 (ink is 1), labels int64; no digit is in both."""
+    images, labels = _all_digits()
+    is_test = torch.zeros(len(labels), dtype=torch.bool)
+    is_test[stratified(labels, round(test_share * len(labels)), generator(seed, "digits/split"))] = True
+    return Split(images[~is_test], labels[~is_test]), Split(images[is_test], labels[is_test])
+
+
+@cache
+def _all_digits() -> tuple[Tensor, Tensor]:
     # Imported here: scikit-learn takes long to import, and a cached data set does not need it.
     from sklearn.datasets import load_digits
 
     pixels, classes = load_digits(return_X_y=True)
-    images: Tensor = torch.from_numpy(pixels).float().reshape(-1, 1, 8, 8) / 16
-    labels = torch.from_numpy(classes).long()
-    is_test = torch.zeros(len(labels), dtype=torch.bool)
-    is_test[stratified(labels, round(test_share * len(labels)), generator(seed, "digits/split"))] = True
-    return Split(images[~is_test], labels[~is_test]), Split(images[is_test], labels[is_test])
+    return torch.from_numpy(pixels).float().reshape(-1, 1, 8, 8) / 16, torch.from_numpy(classes).long()

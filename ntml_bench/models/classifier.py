@@ -153,9 +153,9 @@ def make_classifier(
 
 
 def _check_name(name: str) -> None:
-    names = timm.list_models()
-    if name in names:
+    if name in timm.list_models(name):
         return
+    names = timm.list_models()
     # timm's names of weights, of which it would make the net, with random weights here.
     net, _, weights = name.partition(".")
     if weights and net in names:
