@@ -31,7 +31,7 @@ bench: .venv/.installed ## time training, inference and sweeps on this machine (
 	.venv/bin/python -m ntml_bench.bench $(ARGS)
 
 test: .venv/.developed ## run the whole test suite
-	.venv/bin/python -m pytest -n 2
+	.venv/bin/python -m pytest -n 3 --dist worksteal
 
 test-faults: .venv/.developed ## two sweeps on one store under faults (kills, a full disk, a read-only one; FAULTS=60); prints the counts
 	NTML_FAULTS=$(FAULTS) .venv/bin/python -m pytest -s tests/test_faults.py

@@ -32,7 +32,8 @@ def pytest_runtest_setup() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    # What is imported stays: no collection of garbage looks through it, now or later.
+    # What is imported stays: no collection of garbage looks through it, now or later. There is memory for rarer ones.
+    gc.set_threshold(20_000, 20, 20)
     gc.disable()
     try:
         return (yield)
