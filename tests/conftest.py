@@ -10,15 +10,13 @@ from collections.abc import Generator
 
 import files_read_once
 import pytest
-import torch
 from hypothesis import settings
 
 OF_THE_SHELL = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COMP_LINE")
 for name in list(os.environ):
     if name.startswith(("WANDB_", "HYDRA_")) or name in OF_THE_SHELL:
         del os.environ[name]
-torch.set_num_threads(1)
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # PyTorch, which is not imported yet, takes it, too
 files_read_once.install()
 # On a busy machine an example takes as long as it takes. In CI hypothesis has a profile of its own, of the same mind.
 if "CI" not in os.environ:
@@ -27,6 +25,9 @@ if "CI" not in os.environ:
 
 
 def pytest_runtest_setup() -> None:
+    # Here, because the process that only hands out the tests does without.
+    import torch
+
     torch.manual_seed(0)
 
 
