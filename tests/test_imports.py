@@ -28,3 +28,10 @@ def test_where_pytorch_is_there_nothing_changes() -> None:
     with lasting_imports():
         assert gc.isenabled()
     assert (gc.isenabled(), gc.get_freeze_count()) == (True, frozen)
+
+
+def test_a_cell_with_a_net_of_ours_needs_no_timm() -> None:
+    heavy = "{'timm', 'torchvision', 'wandb', 'matplotlib', 'sklearn'}"
+    program = f"import sys, ntml_bench.app.session, ntml_bench.app.planning; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "set()"

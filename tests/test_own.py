@@ -101,11 +101,11 @@ def test_a_loaded_model_and_trigger_give_the_numbers_of_the_record(
 
 
 def test_weights_are_a_state_dict_of_the_timm_net() -> None:
-    import timm
+    from ntml_bench.models.in_timm import create_model
 
     model = load_model("own", attack="badnets", defense="ft")
     assert isinstance(model, Classifier)
-    net = timm.create_model("resnet_tiny", num_classes=10, in_chans=3)
+    net = create_model("resnet_tiny", num_classes=10, in_chans=3)
     net.load_state_dict(weights_of(model))
     images = torch.rand(3, 3, 12, 12)
     assert torch.equal(net.eval()((images - model.mean) / model.std), model(images))

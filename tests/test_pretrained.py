@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 from safetensors.torch import save_file
 from small_cells import SMALL, Make, data_dir, make, quiet
@@ -15,6 +14,7 @@ from ntml_bench.attacks import ATTACKS
 from ntml_bench.attacks.base import PART
 from ntml_bench.errors import UserError
 from ntml_bench.models import ModelConfig, make_classifier, read_model
+from ntml_bench.models.in_timm import create_model
 from ntml_bench.store import plain
 
 __all__ = ["data_dir", "make"]
@@ -26,7 +26,7 @@ def saved(path: Path, name: str = "resnet_tiny", classes: int = 7) -> dict[str, 
     """Weights of a net, in that file."""
     with torch.random.fork_rng():
         torch.manual_seed(9)
-        weights = timm.create_model(name, num_classes=classes, in_chans=3).state_dict()
+        weights = create_model(name, num_classes=classes, in_chans=3).state_dict()
     save_file(weights, path)
     return weights
 

@@ -1,4 +1,4 @@
-"""A plain convolutional net that reaches high accuracy on 32x32 images for little arithmetic, registered in timm.
+"""A plain convolutional net that reaches high accuracy on 32x32 images for little arithmetic.
 
 Its shape is that of Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv 2404.00498, section 3.1: a 2x2 convolution
 without padding, three groups of convolution, max-pool, BatchNorm, activation, convolution, BatchNorm, activation, a max-pool
@@ -11,7 +11,6 @@ its scales and torch's momentum; no bias but BatchNorm's; random weights as torc
 from collections.abc import Sequence
 from typing import Any
 
-from timm.models import register_model
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -62,7 +61,6 @@ class AirbenchNet(nn.Module):
         return self.fc(x.amax(dim=(2, 3))) * HEAD_SCALE
 
 
-@register_model
 def airbench_small(pretrained: bool = False, num_classes: int = 10, in_chans: int = 3, **_: Any) -> AirbenchNet:
     """0.5 M parameters: between `resnet_tiny` and `preact_resnet18`, for the full data sets on a CPU."""
     return AirbenchNet(24, (32, 128, 128), num_classes, in_chans)

@@ -7,13 +7,11 @@ from math import gcd, log
 from threading import RLock
 from typing import Any, cast
 
-import timm
 import torch
 from torch import Tensor, nn
 
-import ntml_bench.models.airbench
-import ntml_bench.models.preact_resnet  # noqa: F401  (they register their nets in timm)
 from ntml_bench.errors import UserError, unknown
+from ntml_bench.models.own import OWN
 from ntml_bench.models.weights import WeightsFile, start_from
 from ntml_bench.schema import build
 from ntml_bench.seeding import derive
@@ -153,9 +151,13 @@ def make_classifier(
 
 
 def _check_name(name: str) -> None:
-    if name in timm.list_models(name):
+    if name in OWN:
         return
-    names = timm.list_models()
+    from ntml_bench.models.in_timm import list_models
+
+    if name in list_models(name):
+        return
+    names = list_models()
     # timm's names of weights, of which it would make the net, with random weights here.
     net, _, weights = name.partition(".")
     if weights and net in names:
@@ -169,7 +171,11 @@ def _check_name(name: str) -> None:
 def module_of(config: ModelConfig) -> str:
     """The name of the module that builds the net; UserError for an unknown one."""
     _check_name(config.name)
-    return timm.model_entrypoint(config.name).__module__
+    if config.name in OWN:
+        return OWN[config.name].__module__
+    from ntml_bench.models.in_timm import model_entrypoint
+
+    return model_entrypoint(config.name).__module__
 
 
 _global_generator = RLock()
@@ -183,18 +189,16 @@ def global_stream(seed: int) -> Iterator[None]:
         yield
 
 
-OWN = ("preact_resnet18", "resnet_tiny", "airbench_small")
-
-
 def _create(config: ModelConfig, num_classes: int, channels: int, height: int, width: int) -> tuple[nn.Module, int | None]:
     """The net, and the size of its patches where that is another one than earlier versions took."""
     name = config.name
+    if name in OWN:
+        return OWN[name](num_classes=num_classes, in_chans=channels), None
+    from ntml_bench.models.in_timm import create_model
 
     def create(**arguments: Any) -> nn.Module:
-        return timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=channels, **arguments)
+        return create_model(name, pretrained=False, num_classes=num_classes, in_chans=channels, **arguments)
 
-    if name in OWN:
-        return create(), None
     try:
         if config.adapted is False:
             try:

@@ -1,4 +1,4 @@
-"""Pre-activation ResNets for small images, registered in timm.
+"""Pre-activation ResNets for small images.
 
 He et al., "Identity Mappings in Deep Residual Networks", ECCV 2016: a block is BN-ReLU-conv-BN-ReLU-conv, the shortcut
 of a block that changes shape starts behind the first BN-ReLU. `preact_resnet18` is the net of the BackdoorBench
@@ -8,7 +8,6 @@ leaderboard, but with the BN-ReLU before the pool that the publication has and t
 from collections.abc import Sequence
 from typing import Any
 
-from timm.models import register_model
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -68,13 +67,11 @@ class PreActResNet(nn.Module):
         return self.fc(functional.relu(self.bn(x)).mean(dim=(2, 3)))
 
 
-@register_model
 def preact_resnet18(pretrained: bool = False, num_classes: int = 10, in_chans: int = 3, **_: Any) -> PreActResNet:
     """11.2 M parameters; the net of the published CIFAR-10 tables."""
     return PreActResNet((64, 128, 256, 512), (2, 2, 2, 2), 1, num_classes, in_chans)
 
 
-@register_model
 def resnet_tiny(pretrained: bool = False, num_classes: int = 10, in_chans: int = 3, **_: Any) -> PreActResNet:
     """0.3 M parameters, 12 M multiplications a 32x32 image: trains on a CPU in a minute."""
     return PreActResNet((32, 64, 128), (1, 1, 1), 2, num_classes, in_chans)
