@@ -1,4 +1,4 @@
-"""Imports for a process that works to its end: PyTorch, torchvision and timm are some three thousand modules."""
+"""Imports for a process that works to its end: PyTorch is more than a thousand modules, timm as many again."""
 
 import atexit
 import gc
