@@ -12,6 +12,8 @@ import files_read_once
 import pytest
 from hypothesis import settings
 
+from ntml_bench.app.imports import lasting_imports
+
 OF_THE_SHELL = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COMP_LINE")
 for name in list(os.environ):
     if name.startswith(("WANDB_", "HYDRA_")) or name in OF_THE_SHELL:
@@ -33,15 +35,6 @@ def pytest_runtest_setup() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    # What is imported stays: no collection of garbage looks through it, now or later. There is memory for rarer ones.
-    gc.set_threshold(20_000, 20, 20)
-    gc.disable()
-    try:
+    gc.set_threshold(20_000, 20, 20)  # there is memory for rarer collections of garbage
+    with lasting_imports():
         return (yield)
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
-def pytest_unconfigure() -> None:
-    gc.unfreeze()

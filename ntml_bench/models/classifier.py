@@ -139,7 +139,7 @@ def make_classifier(
 
     UserError for a name that is none, or does not fit, and for weights that do not fit.
     """
-    _check_name(config.name)
+    _maker(config.name)
     # The initialisers draw from torch's global generator.
     with global_stream(derive(seed, "initialisation")):
         net, patch_size = _create(config, num_classes, *image_shape)
@@ -150,13 +150,14 @@ def make_classifier(
     return classifier
 
 
-def _check_name(name: str) -> None:
+def _maker(name: str) -> Callable[..., nn.Module]:
+    """What makes the net: ours, or timm's. Raises UserError for an unknown name."""
     if name in OWN:
-        return
-    from ntml_bench.models.in_timm import list_models
+        return OWN[name]
+    from ntml_bench.models.in_timm import list_models, model_entrypoint
 
     if name in list_models(name):
-        return
+        return model_entrypoint(name)
     names = list_models()
     # timm's names of weights, of which it would make the net, with random weights here.
     net, _, weights = name.partition(".")
@@ -170,12 +171,7 @@ def _check_name(name: str) -> None:
 
 def module_of(config: ModelConfig) -> str:
     """The name of the module that builds the net; UserError for an unknown one."""
-    _check_name(config.name)
-    if config.name in OWN:
-        return OWN[config.name].__module__
-    from ntml_bench.models.in_timm import model_entrypoint
-
-    return model_entrypoint(config.name).__module__
+    return _maker(config.name).__module__
 
 
 _global_generator = RLock()
