@@ -12,7 +12,7 @@ from ntml_bench.data.base import Split, channel_statistics
 from ntml_bench.defenses.base import feature_maps
 from ntml_bench.errors import UserError
 from ntml_bench.models import Classifier, ModelConfig, make_classifier
-from ntml_bench.models.airbench import ConvGroup
+from ntml_bench.models.airbench import DEVIATIONS, LEAST_VARIANCE, ConvGroup, whitening_filters
 from ntml_bench.models.preact_resnet import PreActBlock
 
 STATISTICS = torch.zeros(3), torch.ones(3)
@@ -79,6 +79,43 @@ def test_the_logits_are_a_ninth_of_the_linear_layer() -> None:
     with torch.no_grad():
         logits, (seen,) = feature_maps(model, [model.head], torch.rand(2, 3, 32, 32))
     assert torch.allclose(logits, seen / 9)
+
+
+def test_the_first_layer_gives_patches_of_photographs_variance_one() -> None:
+    filters = whitening_filters()
+    half = filters[:12].reshape(12, 12).double()
+    assert torch.equal(filters[12:], -filters[:12])
+    basis = nn.functional.normalize(half, dim=1)
+    assert torch.allclose(basis @ basis.T, torch.eye(12).double(), atol=1e-6)
+    deviations = torch.tensor(DEVIATIONS).double().flatten()
+    covariance = basis.T @ deviations.square().diag() @ basis  # of patches that are as the table says
+    response = half @ covariance @ half.T
+    assert torch.allclose(response, (deviations.square() / (deviations.square() + LEAST_VARIANCE)).diag(), atol=1e-5)
+    stem = make("airbench_small").net.get_submodule("stem")
+    assert isinstance(stem, nn.Conv2d)
+    assert torch.equal(stem.weight, filters)
+    assert stem.bias is not None
+    assert not stem.bias.any()
+
+
+@pytest.mark.parametrize(("size", "channels", "side"), [(28, 1, 3), (9, 3, 1), (64, 3, 7)])
+def test_the_plain_net_takes_other_sizes_and_channels(size: int, channels: int, side: int) -> None:
+    model = make("airbench_small", size=size, channels=channels, classes=7).eval()
+    with torch.no_grad():
+        logits, (features,) = feature_maps(model, model.stages(1), torch.rand(2, channels, size, size))
+    assert logits.shape == (2, 7)
+    assert features.shape[2:] == (side, side)
+
+
+def test_the_other_convolutions_begin_as_the_identity() -> None:
+    first, second = make("airbench_small", seed=0).net, make("airbench_small", seed=1).net
+    for name, inputs in [("group1.conv1", 24), ("group1.conv2", 32), ("group2.conv1", 32), ("group3.conv2", 128)]:
+        conv, other = first.get_submodule(name), second.get_submodule(name)
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(other, nn.Conv2d)
+        x = torch.randn(2, inputs, 6, 6)
+        assert torch.equal(conv(x)[:, :inputs], x)
+        assert torch.equal(conv.weight[inputs:], other.weight[inputs:]) == (len(conv.weight) == inputs)  # the rest is drawn
 
 
 @pytest.mark.parametrize("name", TIMM)
