@@ -283,6 +283,34 @@ def test_an_ablation_is_matched_by_its_settings(tmp_path: Path) -> None:
     assert lines[0].attack == "badnets (poisoning_rate=0.05)"
 
 
+def test_the_numbers_of_another_net_stand_beside_ours_without_a_verdict(tmp_path: Path) -> None:
+    cells = [published_cell("badnets", "ft"), {**published_cell("badnets", "ft", seed=1), "model": "resnet_tiny"}]
+    cells[1]["settings"]["model"] = {"name": "resnet_tiny"}
+    folder = write_sweep(tmp_path, "nets", cells, [published_record(cell, 89.96, 1.48, 89.39) for cell in cells])
+    summary = summarise(read_sweep(folder))
+
+    def verdicts(reference: str) -> dict[str, list[tuple[str, str]]]:
+        blocks = compare(summary, read_reference(reference)).blocks
+        return {block.block.model: [(line.verdict, line.reason) for line in block.lines] for block in blocks}
+
+    same = [("within tolerance", ""), ("within tolerance", "")]
+    assert verdicts("backdoorbench") == {
+        "preact_resnet18": same,
+        "resnet_tiny": [("no published number", "no model resnet_tiny")] * 2,
+    }
+    assert verdicts("backdoorbench:preact_resnet18") == {
+        "preact_resnet18": same,
+        "resnet_tiny": [("settings differ", "recipe")] * 2,
+    }
+    of_another = compare(summary, read_reference("backdoorbench:vgg19_bn"))
+    assert {text for block in of_another.blocks for text in block.differences["recipe"]} == {
+        "model preact_resnet18 (published vgg19_bn)",
+        "model resnet_tiny (published vgg19_bn)",
+    }
+    for line in of_another.lines:
+        assert line.published == REFERENCE.find(Place("cifar10", "vgg19_bn", "badnets", line.names["defense"]), 0.1)[0]
+
+
 # The renderings and the command.
 
 
@@ -359,3 +387,8 @@ def test_the_command_names_the_nearest_reference(tmp_path: Path, capsys: pytest.
     assert not (tmp_path / "tables").exists()
     with pytest.raises(UserError, match="Available: backdoorbench"):
         read_reference("")
+    unknown = "unknown model of the reference backdoorbench 'preact_resnet'. Did you mean 'preact_resnet18'?"
+    with pytest.raises(UserError, match=unknown):
+        read_reference("backdoorbench:preact_resnet")
+    with pytest.raises(UserError, match="Available: convnext_tiny, preact_resnet18, vgg19_bn, vit_base_patch16"):
+        read_reference("backdoorbench:")

@@ -109,9 +109,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-dir", type=Path, metavar="DIR", help="options of your own, with --attack")
     parser.add_argument(
         "--reference",
-        metavar="NAME",
+        metavar="NAME[:MODEL]",
         help="whose published numbers stand beside ours, where there are any for these settings;"
-        f" one of {', '.join(reference_names())}",
+        f" one of {', '.join(reference_names())}; with :MODEL those of that model of theirs, whatever ours is",
     )
     parser.add_argument(
         "--against",

@@ -127,8 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--reference",
-        metavar="NAME",
-        help=f"published numbers to set beside ours, in reference.md and reference.csv; one of {', '.join(reference_names())}",
+        metavar="NAME[:MODEL]",
+        help=f"published numbers to set beside ours, in reference.md and reference.csv; one of {', '.join(reference_names())};"
+        " with :MODEL those of that model of theirs, whatever ours is",
     )
     parser.add_argument(
         "--against",

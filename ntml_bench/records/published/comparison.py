@@ -95,7 +95,10 @@ class Comparison:
 
 
 def compare(summary: Summary, reference: Reference) -> Comparison:
-    """The cells of a sweep beside the reference's results for the same data set, model, attack, defense and poisoning rate."""
+    """The cells of a sweep beside the reference's results for the same data set, attack, defense and poisoning rate.
+
+    And for the same model, unless the reference was read for one of its own.
+    """
     blocks = []
     for block in summary.blocks:
         inside = summary.cells_of(block)
@@ -121,7 +124,10 @@ def _line(attack: str, defense: str, ours: Entry, cells: Sequence[Cell], referen
     if defense == NONE:
         names["defense"] = NONE
     rate = (one.settings.get("attack") or {}).get("poisoning_rate")
-    place = Place(**{group: reference.option(group, name).stands_for or name for group, name in names.items()})
+    published_names = {group: reference.option(group, name).stands_for or name for group, name in names.items()}
+    if reference.model is not None:
+        published_names["model"] = reference.model
+    place = Place(**published_names)
     published, missing = reference.find(place, rate)
     found = [difference for cell in done for difference in _differences(cell, names, reference)] if published else []
     differences = tuple(sorted(dict.fromkeys(found), key=lambda difference: (RECIPE, attack, defense).index(difference.owner)))
@@ -159,6 +165,8 @@ def _name(cell: Cell, group: str, reference: Reference) -> str:
 
 def _differences(cell: Cell, names: Mapping[str, str], reference: Reference) -> Iterator[Difference]:
     owners = {"attack": cell.attack, "defense": cell.defense}
+    if reference.model not in (None, names["model"]):
+        yield Difference(RECIPE, f"model {names['model']} (published {reference.model})")
     for group, name in names.items():
         if text := reference.option(group, name).differs:
             yield Difference(owners.get(group, RECIPE), text)

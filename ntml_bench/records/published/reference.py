@@ -50,7 +50,8 @@ class Option:
 class Reference:
     """A leaderboard. `tolerance`: points by metric; `results`: percent, 0 to 100, by place and poisoning rate (a share).
 
-    `oddities`: what is strange in the results and was left as it is.
+    `oddities`: what is strange in the results and was left as it is. `model`: the one of its models whose results stand beside
+    those of any model of ours; None: beside those of the same model.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Reference:
     settings: Mapping[str, Any]
     options: Mapping[str, Mapping[str, Option]]
     results: Mapping[Place, Mapping[float, Metrics]]
+    model: str | None = None
 
     def option(self, group: str, name: str) -> Option:
         return self.options[group].get(name, Option())
@@ -99,15 +101,23 @@ def reference_names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
-def read_reference(name: str) -> Reference:
-    """The reference of that name; UserError with the nearest name where there is none."""
+def read_reference(text: str) -> Reference:
+    """The reference `NAME`, or `NAME:MODEL` for the results of one of its models beside any model of ours.
+
+    UserError with the nearest name where there is none of that name, or it has no such model.
+    """
+    name, colon, model = text.partition(":")
     if name not in reference_names():
         raise unknown("reference", name, reference_names())
     about = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     about["options"] = {
         group: {option: Option(**values) for option, values in about["options"][group].items()} for group in METHOD_GROUPS
     }
-    return Reference(name=name, results=_read_results(FOLDER / f"{name}.csv"), **about)
+    results = _read_results(FOLDER / f"{name}.csv")
+    models = sorted({place.model for place in results})
+    if colon and model not in models:
+        raise unknown(f"model of the reference {name}", model, models)
+    return Reference(name=name, results=results, model=model if colon else None, **about)
 
 
 def _read_results(path: Path) -> dict[Place, dict[float, Metrics]]:
