@@ -47,6 +47,29 @@ def test_a_setting_that_some_chosen_options_have_holds_for_those_and_is_said(clu
     ], "cells without the setting are one"
 
 
+def test_a_sweep_file_needs_no_flag_for_a_setting_of_some_of_several_options(workplace: Path) -> None:
+    # Hydra asks the file whether it is a sweep with the setting in it, which the file's own first option does not have.
+    outcome = bench("-cn", "digits_table", *SMALL, "attack=badnets", "defense=none,ft", f"{EPOCHS}=1", "seed=0", "sweep=some")
+    assert outcome.code == 0, outcome.errors
+    assert f"{EPOCHS} holds for ft; not for none" in outcome.output
+    assert set(epochs(workplace)) == {"none None", "ft 1"}
+    manifest = json.loads((workplace / "outputs" / "sweeps" / "some" / "manifest.json").read_text())
+    assert "multirun" not in manifest["command"], "the command stands there as it was typed"
+
+
+def test_of_several_options_in_a_sweep_file_the_wrong_one_is_named(workplace: Path) -> None:
+    outcome = bench("-cn", "digits_table", "attack=badnets,wanet", "defense=nonne")
+    assert outcome.code == 1
+    assert "unknown defense 'nonne'. Did you mean 'none'?" in outcome.errors
+
+
+@pytest.mark.parametrize("words", [("attack=badnets,wanet",), ("-cn", "digits_table", "--cfg", "job", "attack=badnets,wanet")])
+def test_several_values_for_a_single_cell_are_refused(words: tuple[str, ...], workplace: Path) -> None:
+    outcome = bench(*words)
+    assert outcome.code == 1
+    assert "attack=badnets,wanet names several values: -m makes a sweep of them" in outcome.errors
+
+
 @pytest.mark.parametrize("sweep", [("-m", "defense=none,ft"), ("-cn", "digits_table"), ("-m", "defense=none")])
 def test_a_setting_of_no_option_is_refused_with_the_nearest_name(sweep: tuple[str, str], workplace: Path) -> None:
     outcome = bench(*sweep, *SMALL, "attack=badnets", "defense.recipe.epoch=1")

@@ -23,6 +23,7 @@ from ntml_bench.app.hydra_settings import check_hydra
 from ntml_bench.app.imports import lasting_imports
 from ntml_bench.app.options import check_options
 from ntml_bench.app.partial import left_to_the_cells
+from ntml_bench.app.primary import said_to_be_a_sweep
 from ntml_bench.app.signals import stopped_by_any_signal
 from ntml_bench.app.where import asked_where, show_where
 from ntml_bench.errors import UserError
@@ -94,7 +95,7 @@ def _run(application: Callable[[], object]) -> None:
                 if refused is not None and "requires --multirun" in str(error):
                     raise refused from None  # it is no sweep, whose cells could be asked
                 # Hydra holds what a sweep sets against its own default options, which need not be among the swept ones.
-                left = left_to_the_cells(words, refused_key(error) or "")
+                left = said_to_be_a_sweep(words, error) or left_to_the_cells(words, refused_key(error) or "")
                 if left is None:
                     raise
                 words, refused = left, error

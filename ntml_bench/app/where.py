@@ -5,14 +5,12 @@ A sweep has many cells: the first one that has the setting is shown, and a line 
 
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import yaml
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_automatic_config_search_path, get_args_parser
-from hydra.core.config_search_path import SearchPathQuery
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobRuntime, setup_globals
@@ -21,9 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ntml_bench.app.arguments import COMMANDS
-from ntml_bench.app.composition import config_folder
 from ntml_bench.app.explain import explain, unknown_setting
 from ntml_bench.app.origins import Key, Origins, Setting, origins_of
+from ntml_bench.app.primary import is_sweep, loader_of
 from ntml_bench.errors import UserError
 
 FLAG = "--where"
@@ -59,7 +57,7 @@ def show_where(words: Sequence[str], key: str) -> None:
     _check_flags(arguments)
     setup_globals()
     JobRuntime.instance().set("name", "main")
-    for origins, line in _cells(_loader(arguments), arguments, key.partition(".")[0]):
+    for origins, line in _cells(loader_of(arguments), arguments, key.partition(".")[0]):
         HydraConfig.instance().set_config(origins.config)  # for values that refer to it
         lines = list(_lines(origins, key))
         if lines:
@@ -79,23 +77,10 @@ def _check_flags(found: Namespace) -> None:
         raise UserError(f"--package belongs to --cfg; {FLAG} {found.package} shows that part of the settings")
 
 
-def _loader(arguments: Namespace) -> ConfigLoaderImpl:
-    """As Hydra makes it of these flags."""
-    beside = str(Path(__file__).with_name("main.py"))
-    path = create_automatic_config_search_path(beside, None, arguments.config_path or str(config_folder("conf")))
-    if arguments.config_dir is not None:
-        folder = Path(arguments.config_dir).absolute()
-        if not folder.is_dir():
-            raise UserError(f"--config-dir {arguments.config_dir} is not a folder")
-        path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
-    return ConfigLoaderImpl(path)
-
-
 def _cells(loader: ConfigLoaderImpl, arguments: Namespace, group: str) -> Iterator[tuple[Origins, list[str]]]:
     """The one cell; of a sweep the first one of each option of the group, each with lines that say which it is."""
     name, overrides = arguments.config_name or "config", list(arguments.overrides)
-    whole = loader.load_configuration(name, overrides, run_mode=RunMode.MULTIRUN, validate_sweep_overrides=False)
-    if not arguments.multirun and whole.hydra.mode != RunMode.MULTIRUN:
+    if not arguments.multirun and not is_sweep(loader, arguments, overrides):
         yield origins_of(loader, name, overrides, RunMode.RUN), []
         return
     sweep = origins_of(loader, name, overrides, RunMode.MULTIRUN)
