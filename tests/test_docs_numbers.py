@@ -6,6 +6,7 @@ from ntml_bench.attacks import ATTACKS
 from ntml_bench.defenses import DEFENSES
 from ntml_bench.records.cells import read_sweep
 from ntml_bench.records.curves import unpriced
+from ntml_bench.records.published.reference import Place, read_reference
 from ntml_bench.records.statistic import Statistic
 from ntml_bench.records.summary import RETUNED, Block, Entry, Row, summarise
 
@@ -64,6 +65,22 @@ def test_the_two_readings_are_those_of_the_kept_records() -> None:
     assert rows
     for row in rows:
         assert f"| {row.heading} | {' | '.join(map(text, (row.undefended, *row.defenses.values())))} |" in RESULTS
+
+
+def test_the_cells_with_the_leaderboards_values_are_those_of_the_kept_records() -> None:
+    ours, theirs = block_of("gtsrb_cpu_table"), block_of("gtsrb_leaderboard_values")
+    reference = read_reference("backdoorbench:preact_resnet18")
+    own = {row.heading: row.defenses for row in ours.rows}
+    lines = ["| attack | defense | in the table above | with the leaderboard's values | published |"]
+    lines.append("| --- | --- | :---: | :---: | :---: |")
+    for row in theirs.rows:
+        for defense, entry in row.defenses.items():
+            published, _ = reference.find(Place("gtsrb", "preact_resnet18", row.heading, defense), 0.1)
+            assert published
+            rates = [measured(cell, "attack_success_rate").mean for cell in (own[row.heading][defense], entry)]
+            texts = [f"{rate:.1f}" for rate in (*rates, published.attack_success_rate)]
+            lines.append(f"| {row.heading} | {defense} | {' | '.join(texts)} |")
+    assert "\n".join(lines) in RESULTS
 
 
 def field_table() -> list[str]:
