@@ -9,6 +9,7 @@ from ntml_bench.records.curves import unpriced
 from ntml_bench.records.published.reference import Place, read_reference
 from ntml_bench.records.statistic import Statistic
 from ntml_bench.records.summary import RETUNED, Block, Entry, Row, summarise
+from ntml_bench.table.stages import average_rows, stage_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 README, RESULTS = ((ROOT / name).read_text() for name in ("README.md", "docs/results.md"))
@@ -65,6 +66,24 @@ def test_the_two_readings_are_those_of_the_kept_records() -> None:
     assert rows
     for row in rows:
         assert f"| {row.heading} | {' | '.join(map(text, (row.undefended, *row.defenses.values())))} |" in RESULTS
+
+
+def test_the_stages_of_the_readings_are_those_of_the_kept_records() -> None:
+    cells = read_sweep(ROOT / "outputs" / "reference" / "gtsrb_cpu_readings").cells
+    rows = list(average_rows(list(stage_rows(cells)), {cell.attack for cell in cells}))
+
+    def text(defense: str, stage: str) -> str:
+        found = [row.values for row in rows if (row.defense, row.stage) == (defense, stage)]
+        means = [values[metric] for values in found for metric in ("clean_accuracy", "attack_success_rate")]
+        return " / ".join(f"{mean.mean:.1f}" for mean in means if mean)
+
+    defenses = dict.fromkeys(row.defense for row in rows)
+    for stage, name in (
+        ("student after NT", "student after NT"),
+        ("teacher after ML", "teacher after ML"),
+        ("after the defense", "student after ML, returned"),
+    ):
+        assert f"| {name} | {' | '.join(text(defense, stage) for defense in defenses)} |" in RESULTS
 
 
 def test_the_cells_with_the_leaderboards_values_are_those_of_the_kept_records() -> None:
