@@ -4,7 +4,7 @@ Its shape is that of Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 
 without padding, three groups of convolution, max-pool, BatchNorm, activation, convolution, BatchNorm, activation, a max-pool
 over what is left, and a linear layer whose output is scaled down.
 
-As there (section 3.2), the 3x3 convolutions begin as the identity on their first channels, and the first layer whitens patches
+As there, the 3x3 convolutions begin as the identity on their first channels, and the first layer whitens patches
 of 2x2 pixels.
 
 Deviations: narrower; the first layer begins with a fixed basis and what photographs hold of it, not with the eigenvectors of
