@@ -387,7 +387,7 @@ def test_the_command_names_the_nearest_reference(tmp_path: Path, capsys: pytest.
     assert not (tmp_path / "tables").exists()
     with pytest.raises(UserError, match="Available: backdoorbench"):
         read_reference("")
-    unknown = "unknown model of the reference backdoorbench 'preact_resnet'. Did you mean 'preact_resnet18'?"
+    unknown = r"unknown model of the reference backdoorbench 'preact_resnet'\. Did you mean 'preact_resnet18'\?"
     with pytest.raises(UserError, match=unknown):
         read_reference("backdoorbench:preact_resnet")
     with pytest.raises(UserError, match="Available: convnext_tiny, preact_resnet18, vgg19_bn, vit_base_patch16"):

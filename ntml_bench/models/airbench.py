@@ -57,6 +57,8 @@ class ConvGroup(nn.Module):
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
+        for conv in (self.conv1, self.conv2):
+            nn.init.dirac_(conv.weight.data[: conv.in_channels])
 
     def forward(self, x: Tensor) -> Tensor:
         x = functional.gelu(self.bn1(functional.max_pool2d(self.conv1(x), 2)))
@@ -84,9 +86,6 @@ class AirbenchNet(nn.Module):
         whitening = whitening_filters()
         if self.stem.weight.shape == whitening.shape:
             self.stem.load_state_dict({"weight": whitening, "bias": torch.zeros(stem)})
-        for conv in self.modules():
-            if isinstance(conv, nn.Conv2d) and conv is not self.stem:
-                nn.init.dirac_(conv.weight.data[: conv.in_channels])
 
     def get_classifier(self) -> nn.Linear:
         return self.fc
