@@ -194,12 +194,14 @@ def test_the_leaderboards_distillation_is_that_of_its_code() -> None:
         (["dataset=digit_scenes", "training.epochs=12"], 128, 0.1, 12),
         (["presets=small", "dataset=cifar10"], 128, 0.1, 24),
         (["presets=small", "dataset=gtsrb", "training.epochs=7"], 128, 0.1, 7),
+        (["presets=cpu", "dataset=cifar10", "training.batch_size=256", "training.learning_rate=0.4"], 256, 0.4, 15),
     ],
 )
 def test_fine_tuning_passes_as_often_as_the_training_at_half_of_its_rate_an_image(
     overrides: list[str], batch: int, peak: float, passes: int
 ) -> None:
-    for defense in ("ft", "fp", "ft_sam"):
+    # The family cpu says nothing of ft_sam.
+    for defense in ("ft", "fp") if "presets=cpu" in overrides else ("ft", "fp", "ft_sam"):
         settings = settings_of("config", *overrides, f"defense={defense}")
         training, recipe = settings.training, cast(Any, settings.defense.config).recipe
         assert (training.batch_size, training.learning_rate, training.epochs) == (batch, peak, passes)
@@ -220,7 +222,7 @@ def test_feature_shift_passes_as_often_as_the_training_at_its_rate_an_image(over
     assert plain.learning_rate / plain.batch_size == trained.learning_rate / trained.batch_size
 
 
-@pytest.mark.parametrize("sweep", ["digits_table", "cifar10_small_table"])
+@pytest.mark.parametrize("sweep", ["digits_table", "cifar10_small_table", "cifar10_cpu_table"])
 def test_distillation_keeps_its_published_proportions(sweep: str) -> None:
     settings = settings_of(sweep, "defense=nad")
     published = settings_of("config", "dataset=cifar10", "defense=nad").defense.config

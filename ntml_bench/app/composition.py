@@ -9,6 +9,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ntml_bench.app.fitted import option_folders
 from ntml_bench.app.options import check_options
+from ntml_bench.app.resolvers import half, linear_scaling
+
+OmegaConf.register_new_resolver("linear_scaling", linear_scaling, replace=True)
+OmegaConf.register_new_resolver("half", half, replace=True)
 
 
 def config_folder(name: str) -> Path:

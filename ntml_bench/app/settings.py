@@ -149,6 +149,8 @@ def read_settings(config: DictConfig, choices: Mapping[str, Any], folders: Seque
     variant = choices.get("variant", NO_VARIANT)
     if variant != NO_VARIANT:
         labels["defense"] += f" ({variant})"
+    # Before the methods: what they have from it (expressions) would be refused under their names.
+    training = build(TrainingConfig, values["training"], "training")
     dataset: Dataset = _method(DATASETS, values["dataset"], "dataset")
     attack: Attack = _method(ATTACKS, values["attack"], "attack")
     strength = _strength(values["defense"])
@@ -161,7 +163,7 @@ def read_settings(config: DictConfig, choices: Mapping[str, Any], folders: Seque
         model=model,
         attack=attack,
         defense=defense,
-        training=build(TrainingConfig, values["training"], "training"),
+        training=training,
         tracking=build(TrackingConfig, values["tracking"], "tracking"),
         cluster=read_cluster(values["cluster"]),
         labels=labels,
