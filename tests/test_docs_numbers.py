@@ -18,6 +18,14 @@ ROOT = Path(__file__).resolve().parents[1]
 README, RESULTS = ((ROOT / name).read_text() for name in ("README.md", "docs/results.md"))
 
 
+STAGES = {
+    "before the defense": "teacher: after standard training",
+    "student after NT": "student: after NT",
+    "teacher after ML": "teacher: after ML",
+    "after the defense": "student: after ML, returned",
+}
+
+
 def block_of(sweep: str, *seeds: int) -> Block:
     """The only block of a kept sweep; of some of its seeds, where they are named."""
     kept = read_sweep(ROOT / "outputs" / "reference" / sweep)
@@ -90,6 +98,20 @@ def test_the_stages_of_the_readings_are_those_of_the_kept_records() -> None:
         ("after the defense", "student after ML, returned"),
     ):
         assert f"| {name} | {' | '.join(text(defense, stage) for defense in defenses)} |" in RESULTS
+
+
+@pytest.mark.parametrize("sweep", ["gtsrb_cpu_table", "cifar10_cpu_table"])
+def test_the_stages_of_nt_ml_are_those_of_the_kept_records(sweep: str) -> None:
+    cells = read_sweep(ROOT / "outputs" / "reference" / sweep).cells
+    rows = average_rows(list(stage_rows(cells)), {cell.attack for cell in cells})
+    metrics = ("clean_accuracy", "attack_success_rate", "robust_accuracy", "true_class_probability")
+    lines = ["| model | ACC | ASR | RA | true-class probability |", "| --- | :---: | :---: | :---: | :---: |"]
+    for row in rows:
+        if row.defense == "nt_ml":
+            found = [row.values[metric] for metric in metrics]
+            lines.append(f"| {STAGES[row.stage]} | {' | '.join(f'{value.mean:.1f}' for value in found if value)} |")
+    assert len(lines) > 2
+    assert "\n".join(lines) in RESULTS
 
 
 def test_the_cells_with_the_leaderboards_values_are_those_of_the_kept_records() -> None:
