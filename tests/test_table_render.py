@@ -228,6 +228,28 @@ def test_the_legend_says_what_the_cells_were_computed_with_where_that_differs(
     assert said in text
 
 
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ({"ft": {"badnets": (0, 1), "sig": (0, 1)}, "nad": {"badnets": (0, 1), "sig": (0, 1)}}, ""),
+        ({"ft": {"badnets": (0, 1), "sig": (0, 1)}, "nad": {"badnets": (1,), "sig": (1,)}}, "nad (1)."),
+        ({"ft": {"badnets": (0, 1), "sig": (1,)}, "nad": {"badnets": (0, 1), "sig": (0, 1)}}, "ft on sig (1)."),
+        ({"ft": {"badnets": (2, 10), "sig": (2,)}, "nad": {"badnets": (10,), "sig": (10,)}}, "ft on sig (2); nad (10)."),
+    ],
+)
+def test_the_legend_says_which_columns_are_of_fewer_seeds(
+    made: dict[str, dict[str, tuple[int, ...]]], said: str, tmp_path: Path
+) -> None:
+    cells = [
+        entry(attack, defense, seed) for defense, attacks in made.items() for attack, seeds in attacks.items() for seed in seeds
+    ]
+    records = [record(cell, metrics(95, 5, 90), metrics(96, 99, 1)) for cell in cells]
+    render_sweep(write_sweep(tmp_path, "joined", cells, records), tmp_path)
+    text = (tmp_path / "table.md").read_text().replace("\\", "")
+    assert ("Of fewer seeds than the others" in text) == bool(said)
+    assert said in text
+
+
 def test_two_families_are_no_table(tmp_path: Path) -> None:
     cells = [entry("badnets", "ft", settings={"presets": name}) for name in ("small", "paper")]
     folder = write_sweep(tmp_path, "both", cells, [])

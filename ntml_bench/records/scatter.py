@@ -41,3 +41,24 @@ def scatter_notes(summary: Summary) -> list[str]:
 def repeated(block: Block) -> bool:
     """Whether there are seeds enough to say how they scatter."""
     return len(block.seeds) >= FEWEST
+
+
+def fewer_seeds(summary: Summary) -> list[str]:
+    """The columns that are of fewer seeds than their block, as of a defense that was added later, in a sentence; or nothing.
+
+    `nad (1, 2)`: of these seeds under every attack; `nad on sig (1)`: under that one.
+    """
+    parts = []
+    for block in summary.blocks:
+        cells = summary.cells_of(block)
+        for defense in dict.fromkeys(cell.defense for cell in cells):
+            found: dict[str, set[int]] = {}
+            for cell in cells:
+                if cell.defense == defense:
+                    found.setdefault(cell.attack, set()).add(cell.seed)
+            texts = {attack: ", ".join(map(str, sorted(seeds))) for attack, seeds in found.items()}
+            if len(set(texts.values())) == 1:
+                texts = {"": next(iter(texts.values()))}
+            whole = ", ".join(map(str, block.seeds))
+            parts += [f"{defense}{attack and f' on {attack}'} ({seeds})" for attack, seeds in texts.items() if seeds != whole]
+    return [f"Of fewer seeds than the others: {'; '.join(parts)}."] if parts else []

@@ -11,7 +11,7 @@ from ntml_bench.objective import described
 from ntml_bench.records.cells import Cell
 from ntml_bench.records.labels import option_of
 from ntml_bench.records.rates import rate_lines
-from ntml_bench.records.scatter import NO_NUMBER, UNSTABLE, best_of, interval_text, scatter_notes
+from ntml_bench.records.scatter import NO_NUMBER, UNSTABLE, best_of, fewer_seeds, interval_text, scatter_notes
 from ntml_bench.records.summary import METRICS, RETUNED, Block, Entry, Row, Summary
 from ntml_bench.records.targets import target_lines
 from ntml_bench.records.tuned_view import all_tuned, tuning_lines
@@ -209,7 +209,7 @@ def legend(summary: Summary, sections: Sections, best_mark: str) -> list[str]:
         marks += f" {DROP}: ACC at least {DROP_POINTS:.0f} points below the undefended model."
     if any(block.average for block in summary.blocks):
         marks += " average: over the attacks; 'k of n': only k of n attacks are complete."
-    lines += [marks, *scatter_notes(summary)]
+    lines += [marks, *scatter_notes(summary), *fewer_seeds(summary)]
     lines += [f"{line[0].upper()}{line[1:]}." for line in target_lines(cell.target for cell in summary.cells)]
     lines += rate_lines(summary.cells)
     needs = dict.fromkeys(need for block in summary.blocks for found in block.needs.values() for need in found)
