@@ -13,8 +13,8 @@ first 2 of 20 epochs and 0.01 in the others, the rate that its backdoored models
 Deviations: that code loads its teacher from a file; here it makes the 10 epochs of the publication, 2 of them at 0.1 as the
 student. Its default is one map with weight 5000; the weights here are those of the publication.
 
-The distance is a mean over the pixels of a map, as in that code, and its net (WRN-16-1) has maps of 32, 16 and 8 pixels a side: on a
-net with smaller ones the same weight counts for more. Only the family `cpu` allows for it so far.
+The distance is a mean over the pixels of a map, as in that code, and its net (WRN-16-1) has maps of 32, 16 and 8 pixels a
+side: on a net with smaller ones the same weight counts for more. Only the family `cpu` allows for it so far.
 """
 
 from copy import deepcopy
