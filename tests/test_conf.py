@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import torch
 import yaml
 from app_runner import bench, workplace
 from builders import CONF, attacks_of_ours, option_names
@@ -17,7 +18,9 @@ from omegaconf import OmegaConf
 from ntml_bench.app.composition import split_config
 from ntml_bench.app.explain import is_of_wandb
 from ntml_bench.app.settings import Settings, read_settings
+from ntml_bench.defenses.base import feature_maps
 from ntml_bench.errors import UserError
+from ntml_bench.models import ModelConfig, make_classifier
 from ntml_bench.records.family import family_of
 from ntml_bench.records.published.reference import read_reference
 
@@ -233,3 +236,16 @@ def test_distillation_keeps_its_published_proportions(sweep: str) -> None:
         assert (stage.schedule, stage.full_rate) == (plain.schedule, plain.full_rate)
         # The public code trains its backdoored models, too, at 0.1 in batches of 64.
         assert stage.learning_rate / stage.batch_size == pytest.approx(training.learning_rate / training.batch_size)
+
+
+def test_the_distillation_of_the_family_cpu_weighs_a_map_by_its_pixels() -> None:
+    def weights(*overrides: str) -> list[float]:
+        return cast(Any, settings_of("config", *overrides, "defense=nad").defense.config).attention_weights
+
+    mean, deviation = torch.zeros(3), torch.ones(3)
+    model = make_classifier(ModelConfig("resnet_tiny"), 10, (3, 32, 32), (mean, deviation), seed=0).eval()
+    _, maps = feature_maps(model, model.stages(3), torch.zeros(1, 3, 32, 32))
+    sides = (32, 16, 8)  # of the public code's net, for which the weights are
+    shares = [found.shape[2] * found.shape[3] / side**2 for found, side in zip(maps, sides, strict=True)]
+    published = weights("dataset=cifar10")
+    assert weights("presets=cpu", "dataset=gtsrb") == [weight * share for weight, share in zip(published, shares, strict=True)]
