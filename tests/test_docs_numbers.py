@@ -1,6 +1,5 @@
 """The measured tables of README and docs are those of the kept records: whoever changes one must change the other."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,10 +25,12 @@ STAGES = {
 }
 
 
-def block_of(sweep: str, *seeds: int) -> Block:
-    """The only block of a kept sweep; of some of its seeds, where they are named."""
-    kept = read_sweep(ROOT / "outputs" / "reference" / sweep)
-    (block,) = summarise(replace(kept, cells=tuple(cell for cell in kept.cells if not seeds or cell.seed in seeds))).blocks
+PUBLISHED_RATE = {"blended": 0.1, "wanet": 0.1, "sig": 0.05}
+"""Of the poisons in the leaderboard's rows that ours are held against."""
+
+
+def block_of(sweep: str) -> Block:
+    (block,) = summarise(read_sweep(ROOT / "outputs" / "reference" / sweep)).blocks
     return block
 
 
@@ -114,15 +115,16 @@ def test_the_stages_of_nt_ml_are_those_of_the_kept_records(sweep: str) -> None:
     assert "\n".join(lines) in RESULTS
 
 
-def test_the_cells_with_the_leaderboards_values_are_those_of_the_kept_records() -> None:
-    ours, theirs = block_of("gtsrb_cpu_table", 0), block_of("gtsrb_leaderboard_values")
+@pytest.mark.parametrize("dataset", ["gtsrb", "cifar10"])
+def test_the_cells_with_the_leaderboards_values_are_those_of_the_kept_records(dataset: str) -> None:
+    ours, theirs = block_of(f"{dataset}_cpu_table"), block_of(f"{dataset}_leaderboard_values")
     reference = read_reference("backdoorbench:preact_resnet18")
     own = {row.heading: row.defenses for row in ours.rows}
-    lines = ["| attack | defense | with ours, seed 0 | with the leaderboard's values | published |"]
+    lines = ["| attack | defense | in the table above | with the leaderboard's values | published |"]
     lines.append("| --- | --- | :---: | :---: | :---: |")
     for row in theirs.rows:
         for defense, entry in row.defenses.items():
-            published, _ = reference.find(Place("gtsrb", "preact_resnet18", row.heading, defense), 0.1)
+            published, _ = reference.find(Place(dataset, "preact_resnet18", row.heading, defense), PUBLISHED_RATE[row.heading])
             assert published
             rates = [measured(cell, "attack_success_rate").mean for cell in (own[row.heading][defense], entry)]
             texts = [f"{rate:.1f}" for rate in (*rates, published.attack_success_rate)]
