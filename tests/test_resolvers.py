@@ -26,12 +26,8 @@ def rate(expression: str, batch_size: Any, training: dict[str, Any]) -> Any:
         ("${linear_scaling:${.batch_size}}", 32, {"learning_rate": 0.1, "batch_size": 128}, 0.025),
         ("${linear_scaling:${.batch_size},0.5}", 64, {"learning_rate": 0.1, "batch_size": 128}, 0.025),
         ("${linear_scaling:${.batch_size},0.5}", 64, {"learning_rate": 0.4, "batch_size": 256}, 0.05),
-        (
-            "${linear_scaling:60}",
-            64,
-            {"learning_rate": 0.3, "batch_size": 100},
-            0.18,
-        ),  # 0.3 * 60 / 100 has a last bit of its own
+        # 0.1 * 96 / 128 has a last bit of its own.
+        ("${linear_scaling:96}", 64, {"learning_rate": 0.1, "batch_size": 128}, 0.075),
         ("${linear_scaling:${.batch_size},0.005}", 64, {"learning_rate": 0.1, "batch_size": 128}, 0.00025),
     ],
 )
