@@ -51,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     console = Console()
     comparison = compare(summary, reference) if reference else None
+    # Before anything is printed: a reader that has seen enough, as `head` has, ends the command.
+    paths = [*written(target, formats), *(write_comparison(comparison, target) if comparison else ())]
+    paths += write_check(checked, target) if checked else []
     if options.format is None:
         print_table(summary, console, sections)
         console.print()
@@ -60,8 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if checked:
             print_check(checked, console)
             console.print()
-    paths = [*written(target, formats), *(write_comparison(comparison, target) if comparison else ())]
-    for path in (*paths, *(write_check(checked, target) if checked else ())):
+    for path in paths:
         print(path)
     return EXIT_CODES[checked.verdict] if checked else 0
 
