@@ -108,6 +108,17 @@ def test_the_stages_of_the_readings_are_those_of_the_kept_records(sweep: str) ->
         assert f"| {name} | {' | '.join(text(defense, stage) for defense in defenses)} |" in RESULTS
 
 
+@pytest.mark.parametrize("dataset", ["gtsrb", "cifar10"])
+def test_the_smaller_budget_is_that_of_the_kept_records(dataset: str) -> None:
+    blocks = summarise(read_sweep(ROOT / "outputs" / "reference" / f"{dataset}_nt_ml_budget")).blocks
+    assert len(blocks) == 2  # 5 % of the images clean, and 1 %
+    lines: list[str] = []
+    for whole, small in zip(*(block.rows for block in blocks), strict=True):
+        entries = (whole.undefended, *whole.defenses.values(), *small.defenses.values())
+        lines.append(f"| {whole.heading} | {' | '.join(map(pair, entries))} |")
+    assert "\n".join(lines) in RESULTS
+
+
 @pytest.mark.parametrize("sweep", ["gtsrb_cpu_table", "cifar10_cpu_table"])
 def test_the_stages_of_nt_ml_are_those_of_the_kept_records(sweep: str) -> None:
     cells = read_sweep(ROOT / "outputs" / "reference" / sweep).cells
