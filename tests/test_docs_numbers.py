@@ -6,7 +6,7 @@ import pytest
 
 from ntml_bench.attacks import ATTACKS
 from ntml_bench.defenses import DEFENSES
-from ntml_bench.records.cells import read_sweep
+from ntml_bench.records.cells import Sweep, read_sweep
 from ntml_bench.records.curves import unpriced
 from ntml_bench.records.published.reference import Place, read_reference
 from ntml_bench.records.statistic import Statistic
@@ -29,8 +29,12 @@ PUBLISHED_RATE = {"blended": 0.1, "wanet": 0.1, "sig": 0.05}
 """Of the poisons in the leaderboard's rows that ours are held against."""
 
 
+def kept(sweep: str) -> Sweep:
+    return read_sweep(ROOT / "outputs" / "reference" / sweep)
+
+
 def block_of(sweep: str) -> Block:
-    (block,) = summarise(read_sweep(ROOT / "outputs" / "reference" / sweep)).blocks
+    (block,) = summarise(kept(sweep)).blocks
     return block
 
 
@@ -89,7 +93,7 @@ def test_the_two_readings_are_those_of_the_kept_records(sweep: str) -> None:
 
 @READINGS
 def test_the_stages_of_the_readings_are_those_of_the_kept_records(sweep: str) -> None:
-    cells = read_sweep(ROOT / "outputs" / "reference" / sweep).cells
+    cells = kept(sweep).cells
     stages = list(stage_rows(cells))
     attacks = {cell.attack for cell in cells}
     rows = list(average_rows(stages, attacks)) if len(attacks) > 1 else stages
@@ -110,7 +114,7 @@ def test_the_stages_of_the_readings_are_those_of_the_kept_records(sweep: str) ->
 
 @pytest.mark.parametrize("dataset", ["gtsrb", "cifar10"])
 def test_the_smaller_budget_is_that_of_the_kept_records(dataset: str) -> None:
-    blocks = summarise(read_sweep(ROOT / "outputs" / "reference" / f"{dataset}_nt_ml_budget")).blocks
+    blocks = summarise(kept(f"{dataset}_nt_ml_budget")).blocks
     assert len(blocks) == 2  # 5 % of the images clean, and 1 %
     lines: list[str] = []
     for whole, small in zip(*(block.rows for block in blocks), strict=True):
@@ -121,7 +125,7 @@ def test_the_smaller_budget_is_that_of_the_kept_records(dataset: str) -> None:
 
 @pytest.mark.parametrize("sweep", ["gtsrb_cpu_table", "cifar10_cpu_table"])
 def test_the_stages_of_nt_ml_are_those_of_the_kept_records(sweep: str) -> None:
-    cells = read_sweep(ROOT / "outputs" / "reference" / sweep).cells
+    cells = kept(sweep).cells
     rows = average_rows(list(stage_rows(cells)), {cell.attack for cell in cells})
     metrics = ("clean_accuracy", "attack_success_rate", "robust_accuracy", "true_class_probability")
     lines = ["| model | ACC | ASR | RA | true-class probability |", "| --- | :---: | :---: | :---: | :---: |"]

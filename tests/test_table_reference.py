@@ -7,6 +7,7 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import fields, is_dataclass
 from io import StringIO
 from itertools import product
@@ -369,14 +370,12 @@ def test_the_command_writes_and_prints_the_comparison(tmp_path: Path, capsys: py
     assert [Path(line).name for line in capsys.readouterr().out.split()] == ["cells.csv", "reference.md", "reference.csv"]
 
 
-def test_a_reader_that_closes_the_pipe_finds_every_file_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_closes_the_pipe_finds_every_file_written(tmp_path: Path) -> None:
     golden_comparison(tmp_path)
     reader, writer = os.pipe()
     os.close(reader)
-    with os.fdopen(writer, "w") as closed, monkeypatch.context() as patch:
-        patch.setattr("sys.stdout", closed)
-        with pytest.raises(SystemExit):  # rich's answer to a closed pipe
-            main(["golden", "--outputs", str(tmp_path), "--reference", "backdoorbench"])
+    with os.fdopen(writer, "w") as closed, redirect_stdout(closed), pytest.raises(SystemExit):  # rich's answer to a closed pipe
+        main(["golden", "--outputs", str(tmp_path), "--reference", "backdoorbench"])
     assert {"table.md", "reference.md", "reference.csv"} <= {path.name for path in (tmp_path / "tables" / "golden").iterdir()}
 
 

@@ -52,8 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     comparison = compare(summary, reference) if reference else None
     # Before anything is printed: a reader that has seen enough, as `head` has, ends the command.
-    paths = [*written(target, formats), *(write_comparison(comparison, target) if comparison else ())]
-    paths += write_check(checked, target) if checked else []
+    paths = [
+        *written(target, formats),
+        *(write_comparison(comparison, target) if comparison else ()),
+        *(write_check(checked, target) if checked else ()),
+    ]
     if options.format is None:
         print_table(summary, console, sections)
         console.print()
