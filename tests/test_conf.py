@@ -31,7 +31,9 @@ SWEEPS = [path.stem for path in FILES if not is_of_wandb(path)]
 # What a data set or a family says of an option of another group: GROUP/NAME/OTHER/OPTION.yaml.
 OF_OTHERS = sorted(CONF.glob("*/*/*/*.yaml"))
 PLACES = {("dataset", "attack"), ("dataset", "defense"), ("presets", "attack"), ("presets", "defense"), ("presets", "dataset")}
-SPECIALISED = [path for path in OF_OTHERS if path.parent.name in ("attack", "defense")]
+# What a family says of an attack on one data set: presets/FAMILY/dataset/DATASET/attack/ATTACK.yaml.
+OF_PAIRS = sorted(CONF.glob("presets/*/dataset/*/*/*.yaml"))
+SPECIALISED = [path for path in [*OF_OTHERS, *OF_PAIRS] if path.parent.name in ("attack", "defense")]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -56,16 +58,19 @@ def flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", SPECIALISED, ids=lambda path: path.stem)
 def test_values_for_a_data_set_or_a_family_reach_the_method(path: Path) -> None:
-    kind, chosen, group = path.relative_to(CONF).parts[:3]
+    *places, group, _ = path.relative_to(CONF).parts
     method = path.stem
-    config = OmegaConf.to_container(composed("config", [f"{kind}={chosen}", f"{group}={method}"]))
+    pairs = list(zip(places[::2], places[1::2], strict=True))
+    config = OmegaConf.to_container(composed("config", [*(f"{kind}={name}" for kind, name in pairs), f"{group}={method}"]))
     assert isinstance(config, dict)
     written = flat(OmegaConf.to_container(OmegaConf.load(path)))
     found = flat(config[group])
     assert written
     assert {key: found[key] for key in written} == written
     # None of them is what the method has anyway.
-    plain = flat(OmegaConf.to_container(OmegaConf.load(CONF / group / f"{method}.yaml")))
+    weaker = [CONF / group / path.name, *(CONF / kind / name / group / path.name for kind, name in reversed(pairs))]
+    files = [OmegaConf.load(place) for place in weaker if place.exists() and place != path]
+    plain = flat(OmegaConf.to_container(OmegaConf.merge(*files)))
     assert [key for key, value in written.items() if plain[key] == value] == []
 
 
@@ -75,8 +80,15 @@ def test_no_file_says_something_of_what_there_is_not() -> None:
         assert (kind, group) in PLACES, f"{path} is never read"
         assert (CONF / kind / f"{chosen}.yaml").exists(), f"{path} is never read"
         assert (CONF / group / path.name).exists(), f"{path} is never read"
+    for path in OF_PAIRS:
+        _, family, _, chosen, group, _ = path.relative_to(CONF).parts
+        asks = CONF / "presets" / family / "dataset" / f"{chosen}.yaml"
+        line = f"optional /{path.parent.relative_to(CONF)}@{group}: ${{{group}}}"
+        assert line in asks.read_text(), f"{path} is never read"
+        assert (CONF / group / path.name).exists(), f"{path} is never read"
     assert OF_OTHERS
-    assert sorted(CONF.rglob("*.yaml")) == sorted([CONF / "config.yaml", *CONF.glob("*/*.yaml"), *OF_OTHERS])
+    assert OF_PAIRS
+    assert sorted(CONF.rglob("*.yaml")) == sorted([CONF / "config.yaml", *CONF.glob("*/*.yaml"), *OF_OTHERS, *OF_PAIRS])
 
 
 def test_the_page_on_configuration_names_each_folder_and_no_other() -> None:

@@ -57,6 +57,14 @@ def test_what_was_typed_is_nobody_elses_and_the_family_has_the_last_word() -> No
     assert fitted("attack=badnets", "defense=none", "presets=small") == {"attack": {"presets": ["trigger_size"]}}
 
 
+def test_what_a_family_says_of_an_attack_on_one_data_set_is_the_familys() -> None:
+    on_all = fitted("attack=narcissus", "defense=none", "presets=cpu", "dataset=cifar10")["attack"]["presets"]
+    here = fitted("attack=narcissus", "defense=none", "presets=cpu", "dataset=gtsrb")["attack"]["presets"]
+    # The bound is the publication's again.
+    assert {"epsilon", "test_amplification"} <= set(on_all)
+    assert set(on_all) - set(here) == {"epsilon"}
+
+
 def test_a_users_own_file_counts_and_what_it_repeats_does_not(tmp_path: Path) -> None:
     path = tmp_path / "dataset" / "cifar10" / "attack" / "badnets.yaml"
     path.parent.mkdir(parents=True)

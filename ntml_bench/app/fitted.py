@@ -32,12 +32,19 @@ def fitted_settings(config: DictConfig, choices: Mapping[str, Any], folders: Seq
         found = dict(_leaves(_plain(config.get(group))))
         setters: dict[str, str] = {}
         for setter in FITTED_BY:  # in the order in which they are composed
-            for name, value in _leaves(_values(folders, setter, group, choices.get(f"{setter}@{group}"))):
-                if found.get(name) == value != own.get(name):
-                    setters[name] = setter
+            for place in _places(choices, setter, group):
+                for name, value in _leaves(_values(folders, place, group, choices[f"{place}@{group}"])):
+                    if found.get(name) == value != own.get(name):
+                        setters[name] = setter
         for name, setter in setters.items():
             fitted.setdefault(group, {}).setdefault(setter, []).append(name)
     return fitted
+
+
+def _places(choices: Mapping[str, Any], setter: str, group: str) -> list[str]:
+    """The folders of files that say something of the group: that of the setter, and what a file of its own names below it."""
+    named = (key.partition("@") for key in choices)
+    return [place for place, _, package in named if package == group and place.partition("/")[0] == setter]
 
 
 def _values(folders: Sequence[Path], folder: str, group: str, option: Any) -> Any:

@@ -16,8 +16,8 @@ from ntml_bench.schema import Check
 GROUP = "a group of settings"
 WORD = re.compile(r"\w+")
 REGISTRIES = {"attack": ATTACKS, "defense": DEFENSES}
-ELSEWHERE = ("dataset", "presets")
-"""`conf/WHAT/NAME/attack` and `conf/WHAT/NAME/defense` hold values that belong to a data set or a family of values."""
+ELSEWHERE = ("dataset/*", "presets/*", "presets/*/dataset/*")
+"""Folders `attack` and `defense` in these hold values of a data set, of a family of values, or of a family on a data set."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Method:
     @property
     def elsewhere(self) -> list[Option]:
         """The files with other values for a data set or a family of values."""
-        return [option for what in ELSEWHERE for option in options(f"{what}/*/{self.option.group}", self.name)]
+        return [option for what in ELSEWHERE for option in options(f"{what}/{self.option.group}", self.name)]
 
     def _setting(self, entry: Field[Any]) -> Setting:
         value = self.option.values[entry.name]

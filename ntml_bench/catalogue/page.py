@@ -12,7 +12,7 @@ from ntml_bench.catalogue.docstrings import meanings
 from ntml_bench.catalogue.families import FAMILIES
 from ntml_bench.catalogue.markdown import code, linked, paragraphs, prose, table
 from ntml_bench.catalogue.methods import GROUP, Method, Setting, methods
-from ntml_bench.catalogue.options import options
+from ntml_bench.catalogue.options import Option, options
 from ntml_bench.training import Recipe, SteppedRecipe
 
 TITLES = {"attack": "Attacks", "defense": "Defenses"}
@@ -120,11 +120,16 @@ def _facts(method: Method) -> str:
         values = ", ".join(map(str, strength["values"]))
         facts.append(f"Strength for `tuning=price`: `{strength['setting']}`, from weak to strong {values}")
     if method.elsewhere:
-        links = ", ".join(linked(code(option.group.split("/")[1]), f"../{option.place}") for option in method.elsewhere)
+        links = ", ".join(linked(code(_setter(option)), f"../{option.place}") for option in method.elsewhere)
         facts.append(f"Other values: {links}")
     facts.append(f"Files: {linked('class', f'../{method.place}')}, {linked('values', f'../{method.option.place}')}")
     facts.append(f"Try: {code(method.option.command)}")
     return "\n".join(f"- {fact}" for fact in facts)
+
+
+def _setter(option: Option) -> str:
+    """Whose values a file elsewhere holds: presets/cpu/dataset/gtsrb/attack are those of cpu on gtsrb."""
+    return " on ".join(option.group.split("/")[1::2])
 
 
 def _anchor(method: Method) -> str:
