@@ -27,7 +27,8 @@ __all__ = ["workplace"]
 PROJECT = CONF.parent
 SWEEPS = [path.stem for path in sorted((PROJECT / "sweeps").glob("*.yaml")) if not is_of_wandb(path)]
 SEARCHES = [name for name in SWEEPS if "sweeper: optuna" in (PROJECT / "sweeps" / f"{name}.yaml").read_text()]
-OF_OTHERS = sorted(CONF.glob("*/*/*/*.yaml"))
+# GROUP/NAME/OTHER/OPTION.yaml, and presets/FAMILY/dataset/DATASET/attack/ATTACK.yaml.
+OF_OTHERS = sorted([*CONF.glob("*/*/*/*.yaml"), *CONF.glob("*/*/*/*/*/*.yaml")])
 
 
 def choices() -> list[dict[str, str]]:
@@ -35,8 +36,8 @@ def choices() -> list[dict[str, str]]:
     options = {path.name: sorted(file.stem for file in path.glob("*.yaml")) for path in CONF.iterdir() if path.is_dir()}
     if find_spec("hydra_plugins.hydra_submitit_launcher") is None:
         options["cluster"].remove("slurm")
-    places = [path.relative_to(CONF) for path in OF_OTHERS]
-    wanted = [{place.parts[0]: place.parts[1], place.parts[2]: place.stem} for place in places]
+    places = [path.relative_to(CONF).with_suffix("").parts for path in OF_OTHERS]
+    wanted = [dict(zip(parts[::2], parts[1::2], strict=True)) for parts in places]
     wanted += [{"defense": "nt_ml", "variant": variant} for variant in options.pop("variant")]
     wanted += [{group: name} for group, names in options.items() for name in names]
     found: list[dict[str, str]] = []
@@ -93,7 +94,9 @@ def test_what_is_shown_is_what_is_composed(loader: ConfigLoaderImpl) -> None:
         for group, option in choice.items():
             assert origins.choices[group] == Setting(COMMAND_LINE, option)
         read |= {setting.source for found in origins.values.values() for setting in found}
-    assert [path for path in OF_OTHERS if f"conf/{path.relative_to(CONF)}" not in read] == []
+    # A file that only asks for others has no values of its own.
+    with_values = [path for path in OF_OTHERS if set(yaml.safe_load(path.read_text())) != {"defaults"}]
+    assert [path for path in with_values if f"conf/{path.relative_to(CONF)}" not in read] == []
 
 
 @pytest.mark.parametrize("name", [name for name in SWEEPS if name not in SEARCHES])
