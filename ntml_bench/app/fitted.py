@@ -32,19 +32,20 @@ def fitted_settings(config: DictConfig, choices: Mapping[str, Any], folders: Seq
         found = dict(_leaves(_plain(config.get(group))))
         setters: dict[str, str] = {}
         for setter in FITTED_BY:  # in the order in which they are composed
-            for place in _places(choices, setter, group):
-                for name, value in _leaves(_values(folders, place, group, choices[f"{place}@{group}"])):
-                    if found.get(name) == value != own.get(name):
-                        setters[name] = setter
+            for name, value in _said_by(setter, group, choices, folders):
+                if found.get(name) == value != own.get(name):
+                    setters[name] = setter
         for name, setter in setters.items():
             fitted.setdefault(group, {}).setdefault(setter, []).append(name)
     return fitted
 
 
-def _places(choices: Mapping[str, Any], setter: str, group: str) -> list[str]:
-    """The folders of files that say something of the group: that of the setter, and what a file of its own names below it."""
-    named = (key.partition("@") for key in choices)
-    return [place for place, _, package in named if package == group and place.partition("/")[0] == setter]
+def _said_by(setter: str, group: str, choices: Mapping[str, Any], folders: Sequence[Path]) -> Iterator[tuple[str, Any]]:
+    """What the setter's file says of the group, and what the files say that it has asked for below its folder."""
+    for key, option in choices.items():
+        place, _, package = key.partition("@")
+        if package == group and place.partition("/")[0] == setter:
+            yield from _leaves(_values(folders, place, group, option))
 
 
 def _values(folders: Sequence[Path], folder: str, group: str, option: Any) -> Any:
