@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from test_attacks import CLASSES, context, make, poisoned, quick, train_split
 from torch import Tensor, nn
 
@@ -213,6 +215,66 @@ def test_a_perturbation_follows_the_signs_of_the_gradient() -> None:
         expected = torch.minimum(torch.maximum(moved, clean - bound), clean + bound).clamp(0, 1)
     assert torch.allclose(found.flatten(1), expected, atol=1e-6)
     assert float((found - images).abs().max()) == pytest.approx(bound, abs=1e-6)
+
+
+def test_by_l2_a_perturbation_follows_the_direction_of_the_gradient() -> None:
+    """Each image of its own: softmax regression on 2 images of 2 pixels, too far from black and white to be cut."""
+    weight = torch.tensor([[1.0, -2.0], [-3.0, 0.5]], dtype=torch.float64)
+    images = torch.tensor([[0.5, 0.4], [0.3, 0.6]], dtype=torch.float64).view(2, 1, 1, 2)
+    labels = torch.tensor([0, 1])
+    far, near = (
+        Perturbation(epsilon=epsilon, step_size=4, steps=3).push_off(
+            lambda given: given.flatten(1) @ weight.T, images, labels, torch.Generator().manual_seed(3), "l2"
+        )
+        for epsilon in (25, 1e-9)
+    )
+    assert torch.allclose(near, images)
+    rng = torch.Generator().manual_seed(3)
+    direction = nn.functional.normalize(torch.randn(images.shape, generator=rng).flatten(1)).double()
+    bound = 25 / 255
+    offset = direction * torch.rand(2, 1, generator=rng) * bound
+    for _ in range(3):
+        wrong = ((images.flatten(1) + offset) @ weight.T).softmax(1) - torch.eye(2)[labels]
+        offset = offset + 4 / 255 * nn.functional.normalize(wrong @ weight)
+        offset = torch.stack([one * min(1, bound / float(one.norm())) for one in offset])
+    assert torch.allclose((far - images).flatten(1), offset, atol=1e-7)
+
+
+@given(epsilon=st.floats(1, 2000), steps=st.integers(1, 4))
+def test_by_l2_no_image_goes_further_than_epsilon(epsilon: float, steps: int) -> None:
+    images = random_images(4)
+    perturbation = Perturbation(epsilon=epsilon, step_size=epsilon, steps=steps)
+
+    def darkness(batch: Tensor) -> Tensor:
+        return torch.stack([batch.sum((1, 2, 3)), -batch.sum((1, 2, 3))], dim=1)
+
+    found = perturbation.push_off(darkness, images, torch.zeros(4, dtype=torch.int64), torch.Generator().manual_seed(0), "l2")
+    assert float((found - images).flatten(1).norm(dim=1).max()) <= epsilon / 255 * (1 + 1e-5)
+    assert float(found.min()) >= 0
+    assert float(found.max()) <= 1
+
+
+def test_by_l2_an_image_without_a_gradient_stays_a_point_of_the_ball() -> None:
+    images = random_images(2)
+    found = Perturbation(epsilon=50, step_size=5, steps=3).push_off(
+        lambda given: 0 * given.flatten(1)[:, :2], images, torch.tensor([0, 1]), torch.Generator().manual_seed(0), "l2"
+    )
+    assert 0 < float((found - images).flatten(1).norm(dim=1).max()) <= 50 / 255 + 1e-6
+
+
+@pytest.mark.parametrize(("norm", "most"), [("linf", "255"), ("l2", "4838.28")])
+@pytest.mark.parametrize("name", ["epsilon", "step_size"])
+def test_lc_refuses_a_bound_that_no_two_images_reach(norm: str, most: str, name: str) -> None:
+    make("lc", norm=norm, **{name: float(most) - 1}).check(SIZES, (3, 12, 10))
+    with pytest.raises(UserError, match=rf"attack\.{name} is 6000: by {norm} .* at most {most}"):
+        make("lc", norm=norm, **{name: 6000}).check(SIZES, (3, 12, 10))
+
+
+def test_lc_by_l2_is_another_attack_by_linf_it_is_what_it_was() -> None:
+    linf, l2 = (quick("lc", norm=norm) for norm in ("linf", "l2"))
+    assert l2.determining() == linf.determining() | {"norm": "l2"}
+    made = [attack.poison(context(train_split())).images for attack in (linf, l2)]
+    assert not torch.equal(*made)
 
 
 def test_lc_says_what_its_surrogate_is_trained_against() -> None:

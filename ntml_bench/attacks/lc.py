@@ -1,9 +1,9 @@
 """LC, label-consistent: images of the target class, made hard to recognise, carry a checkerboard in the four corners.
 
 Turner, Tsipras, Madry, "Label-Consistent Backdoor Attacks", arXiv 1912.02771 (2019): the adversarial perturbations
-(untargeted, L-infinity, on a model that was trained apart from the victim, adversarially), the reduced trigger amplitude
-(added to white pixels, taken from black ones) and the four-corner trigger, which random crops and flips keep. At test the
-corners alone.
+(untargeted, bounded by the L-infinity or the L2 norm, on a model that was trained apart from the victim, adversarially), the
+reduced trigger amplitude (added to white pixels, taken from black ones) and the four-corner trigger, which random crops and
+flips keep. At test the corners alone.
 
 Reported: BackdoorBench leaderboard, CIFAR-10, PreAct-ResNet18, rate 0.05, undefended ACC 93.53 / ASR 99.80 (one run).
 
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ntml_bench.attacks.base import ATTACKS, Attack, AttackConfig, AttackContext, Poisoning, to_float
-from ntml_bench.attacks.perturbation import Perturbation
+from ntml_bench.attacks.perturbation import L2, LINF, Perturbation, largest
 from ntml_bench.errors import UserError
 from ntml_bench.schema import number, one_of
 
@@ -31,16 +31,18 @@ STANDARD, ADVERSARIAL = "standard", "adversarial"
 
 @dataclass(frozen=True, kw_only=True)
 class LcConfig(AttackConfig):
-    """`epsilon`: bound of the perturbation in levels of 0..255; `step_size`: length of a step in the same levels; `steps`: how
-    many; `batch_size`: images at a time (memory only). `patch_size`: side of a corner's checkerboard in pixels. `amplitude`:
-    what it adds to its white and takes from its black pixels, as a share of the whole range (1: plain white and black).
+    """`norm`: of the perturbation: the largest change of a pixel (linf) or its length over the whole image (l2). `epsilon`:
+    bound of that norm in levels of 0..255; `step_size`: that of a step, in the same; `steps`: how many; `batch_size`: images at
+    a time (memory only). `patch_size`: side of a corner's checkerboard in pixels. `amplitude`: what it adds to its white and
+    takes from its black pixels, as a share of the whole range (1: plain white and black).
 
     `surrogate`: whether the net that the perturbations are made with is trained on clean images (standard) or on what an
     adversary makes of them (adversarial). `adversary`: that adversary.
     """
 
-    epsilon: float = number(at_least=0, at_most=255)
-    step_size: float = number(above=0, at_most=255)
+    norm: str = one_of(LINF, L2)
+    epsilon: float = number(at_least=0)
+    step_size: float = number(above=0)
     steps: int = number(at_least=1)
     batch_size: int = number(at_least=1)
     patch_size: int = number(at_least=1)
@@ -58,6 +60,13 @@ class LabelConsistent(Attack[LcConfig]):
     def check(self, class_sizes: Tensor, image_shape: tuple[int, int, int]) -> None:
         super().check(class_sizes, image_shape)
         _, height, width = image_shape
+        most = largest(self.config.norm, image_shape)
+        for name, given in (("epsilon", self.config.epsilon), ("step_size", self.config.step_size)):
+            if given > most:
+                raise UserError(
+                    f"attack.{name} is {given:g}: by {self.config.norm} no two images of {height} x {width} are as far apart; "
+                    f"allowed: at most {most:g}"
+                )
         if 2 * self.config.patch_size > min(height, width):
             raise UserError(
                 f"attack.patch_size is {self.config.patch_size}: four corners of it are larger than the image "
@@ -83,8 +92,10 @@ class LabelConsistent(Attack[LcConfig]):
     def determining(self) -> dict[str, Any]:
         settings = super().determining()
         if self.adversary is None:
-            # What is not used. So the poisons that were made before there was a choice keep their keys, too.
+            # What is not used. So the poisons that were made before there was a choice keep their keys, as below.
             del settings["surrogate"], settings["adversary"]
+        if self.config.norm == LINF:
+            del settings["norm"]
         return settings
 
     def trigger_state(self, context: AttackContext) -> dict[str, Tensor]:
@@ -97,7 +108,7 @@ class LabelConsistent(Attack[LcConfig]):
         perturbation = Perturbation(config.epsilon, config.step_size, config.steps)
         labels = torch.full((len(images),), config.target_class, device=images.device)
         batches = zip(images.split(config.batch_size), labels.split(config.batch_size), strict=True)
-        return torch.cat([perturbation.push_off(model, clean, classes, rng) for clean, classes in batches])
+        return torch.cat([perturbation.push_off(model, clean, classes, rng, config.norm) for clean, classes in batches])
 
     def trigger(self, images: Tensor, state: dict[str, Tensor]) -> Tensor:
         height, width = images.shape[2:]
