@@ -89,3 +89,40 @@ def test_an_own_file_that_would_never_be_read_is_refused(name: str, tmp_path: Pa
     other = str(refused.value).rpartition(" ")[2]
     (tmp_path / f"{name}.yaml").rename((tmp_path / name).with_name(f"{other.rpartition('=')[2].rpartition('/')[2]}.yaml"))
     settings_of("defense=ft", other, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("presets/gentle/atack/blended", "did you mean the folder presets/gentle/attack?"),
+        ("presets/gentle/datasets/digits", "did you mean the folder presets/gentle/dataset?"),
+        ("preset/gentle/attack/blended", "did you mean the folder presets/gentle/attack?"),
+        ("datasets/digits/defence/ft", "did you mean the folder dataset/digits/defense?"),
+        ("presets/gentel/attack/blended", r"because there is no presets=gentel \(did you mean 'gentle'\?\)"),
+        ("dataset/digts/attack/sig", r"because there is no dataset=digts \(did you mean 'digits'\?\)"),
+        ("dataset/digits/attack/blendd", r"because there is no attack=blendd \(did you mean 'blended'\?\)"),
+        ("dataset/digits/defense/nothing_like_it", r"because there is no defense=nothing_like_it$"),
+    ],
+)
+def test_an_own_file_at_a_place_with_a_typo_is_refused(name: str, why: str, tmp_path: Path) -> None:
+    write(tmp_path, "presets/gentle", "# @package _global_\npresets: gentle\n")
+    settings_of("presets=gentle", folder=tmp_path)
+    write(tmp_path, name, "alpha: 0.1\n")
+    with pytest.raises(UserError, match=rf"{name}\.yaml is never read.{{1,2}}{why}"):
+        settings_of(folder=tmp_path)
+
+
+def test_the_users_folder_may_hold_what_is_read_and_anything_else(tmp_path: Path) -> None:
+    write(tmp_path, "attack/dot", "defaults: [badnets, _self_]\n")
+    write(tmp_path, "dataset/digits/attack/dot", "target_class: 3\n")
+    write(tmp_path, "dataset/digits/attack/dot_at_nine", "target_class: 9\n")  # to be chosen by hand
+    write(tmp_path, "presets/gentle", "# @package _global_\npresets: gentle\n")
+    write(tmp_path, "presets/gentle/dataset/digits", "dataset:\n  train_limit: 100\n")
+    write(tmp_path, "presets/gentle/dataset/digits/attack/anything", "target_class: 9\n")  # the family's file may ask for it
+    write(tmp_path, "dataset/digits/notes/anything", "a: 1\n")
+    write(tmp_path, "data/digits/attack/anything", "a: 1\n")
+    (tmp_path / "presets.txt").write_text("a file")
+    settings = settings_of("dataset=digits", "presets=gentle", "attack=dot", folder=tmp_path)
+    assert (settings.attack.config.target_class, settings.dataset.config.train_limit) == (3, 100)
+    by_hand = settings_of("dataset=digits", "attack=dot", "dataset@attack=digits/attack/dot_at_nine", folder=tmp_path)
+    assert by_hand.attack.config.target_class == 9

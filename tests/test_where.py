@@ -204,6 +204,15 @@ def test_options_of_the_users_own_are_named_by_their_path(workplace: Path) -> No
     assert found["attack.name"] == f"badnets {elsewhere}/attack/stripe.yaml"
 
 
+def test_what_nothing_would_read_is_no_answer(workplace: Path) -> None:
+    misplaced = workplace / "mine" / "dataset" / "digits" / "atack" / "sig.yaml"
+    misplaced.parent.mkdir(parents=True)
+    misplaced.write_text("target_class: 2\n")
+    outcome = bench("--config-dir", "mine", "dataset=digits", "attack=sig", "--where", "attack")
+    assert (outcome.code, outcome.output) == (1, "")
+    assert "atack/sig.yaml is never read: did you mean the folder dataset/digits/attack?" in outcome.errors
+
+
 REFUSED = {
     "--where defense.rounsd": ["unknown setting 'defense.rounsd'. Did you mean 'defense.rounds'?"],
     "--where defense.recipe defense=none": ["'defense.recipe' is not one of the chosen defense's"],

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from ntml_bench.app.unread import check_unread
 from ntml_bench.errors import UserError
 
 FREE = {"model": "timm"}
@@ -23,6 +24,8 @@ OWN = ("main", "ntml_bench")
 def check_options(config: DictConfig, runtime: Any) -> None:
     """Raise UserError where the options chosen in a composed config are not what runs; `runtime`: Hydra's, of the config."""
     sources = [(Path(source.path), source.provider) for source in runtime.config_sources if source.schema == "file"]
+    theirs = [folder for folder, provider in sources if provider not in OWN]
+    check_unread(theirs, [folder for folder, _ in sources], runtime.choices)
     for group, option in runtime.choices.items():
         if not isinstance(option, str) or group.startswith("hydra/"):
             continue

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ntml_bench.app.arguments import COMMANDS
 from ntml_bench.app.explain import explain, unknown_setting
+from ntml_bench.app.options import check_options
 from ntml_bench.app.origins import Key, Origins, Setting, origins_of
 from ntml_bench.app.primary import is_sweep, loader_of
 from ntml_bench.errors import UserError
@@ -50,8 +51,8 @@ def asked_where(words: Sequence[str]) -> tuple[list[str], str | None]:
 def show_where(words: Sequence[str], key: str) -> None:
     """Print where the values of the cell of a checked command line are from; `key`: a setting or a group of them, "" for all.
 
-    Raises UserError where there is no such setting, or for a flag that asks for something else; and what Hydra raises where
-    nothing can be composed.
+    Raises UserError where there is no such setting, where an option is not what runs, or for a flag that asks for something
+    else; and what Hydra raises where nothing can be composed.
     """
     arguments = get_args_parser().parse_args(list(words))
     _check_flags(arguments)
@@ -59,6 +60,7 @@ def show_where(words: Sequence[str], key: str) -> None:
     JobRuntime.instance().set("name", "main")
     for origins, line in _cells(loader_of(arguments), arguments, key.partition(".")[0]):
         HydraConfig.instance().set_config(origins.config)  # for values that refer to it
+        check_options(origins.config, origins.config.hydra.runtime)
         lines = list(_lines(origins, key))
         if lines:
             print("\n".join([*line, *lines]))
