@@ -277,9 +277,15 @@ def test_a_surrogate_has_a_key_by_what_it_is_trained_against(make: Make) -> None
 
 
 def test_what_poisons_are_not_made_from_is_in_no_key(make: Make) -> None:
-    cell = make("attack.surrogate=standard", attack="lc")
-    values, attack = cell.settings.attack.determining(), cell.settings.attack
-    assert set(values) == {field.name for field in fields(attack.config)} - {"surrogate", "adversary"}
+    every = {field.name for field in fields(make(attack="lc").settings.attack.config)}
+
+    def determining(*settings: str) -> set[str]:
+        return set(make(*settings, attack="lc").settings.attack.determining())
+
+    assert determining("attack.surrogate=standard", "attack.norm=l2") == every - {"surrogate", "adversary"}
+    # The norm of the poisons that were made before there was a choice is in no key, either.
+    assert determining("attack.surrogate=standard") == every - {"surrogate", "adversary", "norm"}
+    assert determining("attack.surrogate=adversarial") == every - {"norm"}
 
 
 def test_an_adversarial_surrogate_is_trained_on_what_its_adversary_leaves(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
