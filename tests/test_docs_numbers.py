@@ -72,7 +72,7 @@ def test_the_table_of_the_front_page_is_that_of_the_kept_records() -> None:
     assert "\n".join(table_of("digits_table")) in README
 
 
-@pytest.mark.parametrize("sweep", ["gtsrb_cpu_table", "cifar10_cpu_table"])
+@pytest.mark.parametrize("sweep", ["gtsrb_cpu_table", "cifar10_cpu_table", "cifar10_lc_l2"])
 def test_the_table_of_real_data_is_that_of_the_kept_records(sweep: str) -> None:
     assert "\n".join(table_of(sweep)) in RESULTS
 
