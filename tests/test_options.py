@@ -94,10 +94,10 @@ def test_an_own_file_that_would_never_be_read_is_refused(name: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("presets/gentle/atack/blended", "did you mean the folder presets/gentle/attack?"),
-        ("presets/gentle/datasets/digits", "did you mean the folder presets/gentle/dataset?"),
-        ("preset/gentle/attack/blended", "did you mean the folder presets/gentle/attack?"),
-        ("datasets/digits/defence/ft", "did you mean the folder dataset/digits/defense?"),
+        ("presets/gentle/atack/blended", r"did you mean the folder presets/gentle/attack\?$"),
+        ("presets/gentle/datasets/digits", r"did you mean the folder presets/gentle/dataset\?$"),
+        ("preset/gentle/attack/blended", r"did you mean the folder presets/gentle/attack\?$"),
+        ("datasets/digits/defence/ft", r"did you mean the folder dataset/digits/defense\?$"),
         ("presets/gentel/attack/blended", r"because there is no presets=gentel \(did you mean 'gentle'\?\)"),
         ("dataset/digts/attack/sig", r"because there is no dataset=digts \(did you mean 'digits'\?\)"),
         ("dataset/digits/attack/blendd", r"because there is no attack=blendd \(did you mean 'blended'\?\)"),
@@ -126,3 +126,8 @@ def test_the_users_folder_may_hold_what_is_read_and_anything_else(tmp_path: Path
     assert (settings.attack.config.target_class, settings.dataset.config.train_limit) == (3, 100)
     by_hand = settings_of("dataset=digits", "attack=dot", "dataset@attack=digits/attack/dot_at_nine", folder=tmp_path)
     assert by_hand.attack.config.target_class == 9
+
+
+def test_a_folder_that_does_not_exist_is_left_to_hydra(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="is not available"):
+        assert settings_of("attack=sig", folder=tmp_path / "nowhere").labels["attack"] == "sig"

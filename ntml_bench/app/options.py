@@ -24,8 +24,8 @@ OWN = ("main", "ntml_bench")
 def check_options(config: DictConfig, runtime: Any) -> None:
     """Raise UserError where the options chosen in a composed config are not what runs; `runtime`: Hydra's, of the config."""
     sources = [(Path(source.path), source.provider) for source in runtime.config_sources if source.schema == "file"]
-    theirs = [folder for folder, provider in sources if provider not in OWN]
-    check_unread(theirs, [folder for folder, _ in sources], runtime.choices)
+    folders = [folder for folder, _ in sources]
+    check_unread([folder for folder, provider in sources if provider not in OWN], folders, runtime.choices)
     for group, option in runtime.choices.items():
         if not isinstance(option, str) or group.startswith("hydra/"):
             continue
@@ -37,7 +37,7 @@ def check_options(config: DictConfig, runtime: Any) -> None:
         values = None if package else config.get(group)
         if found and isinstance(values, DictConfig) and "name" in values and FREE.get(group) != option:
             name = cast(dict[str, Any], OmegaConf.to_container(values, resolve=False))["name"]
-            _check_name(group, option, name, [folder for folder, _ in sources])
+            _check_name(group, option, name, folders)
 
 
 def _check_hidden(key: str, option: str, found: Sequence[tuple[Path, str]]) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 from ntml_bench.errors import UserError, nearest
 
 
-def check_unread(folders: Sequence[Path], own: Sequence[Path], choices: Mapping[str, Any]) -> None:
-    """Raise UserError for such a file below `folders`; `own`: where options stand, too; `choices`: Hydra's, of any config."""
+def check_unread(theirs: Sequence[Path], folders: Sequence[Path], choices: Mapping[str, Any]) -> None:
+    """Raise UserError for such a file below `theirs`, of all the `folders` of options; `choices`: Hydra's, of any config."""
     places = _places(choices)
     kinds = {kind for kind, _ in places}
-    for folder in folders:
+    for folder in theirs:
         for path in (path for kind in _like(folder, kinds) for path in sorted(kind.glob("*/*/*.yaml"))):
             kind, chosen, group, _ = path.relative_to(folder).parts
             if (kind, group) not in places:
@@ -26,7 +26,7 @@ def check_unread(folders: Sequence[Path], own: Sequence[Path], choices: Mapping[
                     raise UserError(f"{path} is never read: did you mean the folder {read}?")
                 continue
             for word, name in ((kind, chosen), (group, path.stem)):
-                options = _options([*folders, *own], word)
+                options = _options(folders, word)
                 # One that has the name of an option in its own may be there to be chosen by hand.
                 if name not in options and not (word == group and any(option in name for option in options)):
                     raise UserError(f"{path} is never read, because there is no {word}={name}{nearest(name, options)}")
@@ -40,7 +40,8 @@ def _places(choices: Mapping[str, Any]) -> set[tuple[str, str]]:
 
 def _like(folder: Path, kinds: set[str]) -> list[Path]:
     """The folders that have such a name or nearly: a user's folder may hold anything else."""
-    inside = sorted(path for path in folder.iterdir() if path.is_dir())
+    # Not iterdir: of a folder that does not exist Hydra warns, and goes on without it.
+    inside = sorted(path for path in folder.glob("*") if path.is_dir())
     return [path for path in inside if get_close_matches(path.name, kinds, n=1, cutoff=0.8)]
 
 
