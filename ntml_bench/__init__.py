@@ -6,12 +6,23 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ntml_bench.api import load_model, load_records, load_trigger, run_cell, weights_of
+    from ntml_bench.api import load_model, load_poisons, load_records, load_trigger, run_cell, weights_of
+    from ntml_bench.attacks.base import Poisoning
     from ntml_bench.errors import UserError
     from ntml_bench.models import Classifier
 
 __version__ = "0.1.0"
-__all__ = ["Classifier", "UserError", "load_model", "load_records", "load_trigger", "run_cell", "weights_of"]
+__all__ = [
+    "Classifier",
+    "Poisoning",
+    "UserError",
+    "load_model",
+    "load_poisons",
+    "load_records",
+    "load_trigger",
+    "run_cell",
+    "weights_of",
+]
 
 
 def __getattr__(name: str) -> Any:

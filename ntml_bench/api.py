@@ -1,4 +1,4 @@
-"""The public Python API: records, models and triggers of what was run, and a cell run from Python.
+"""The public Python API: records, models, triggers and poisons of what was run, and a cell run from Python.
 
 Loading runs nothing that stands in a record: methods, nets and data sets are those that are registered. One of your own is
 registered by importing its module first. A mistake is a `UserError` that says what is wrong.
@@ -11,13 +11,12 @@ from typing import Any
 
 from torch import Tensor
 
+from ntml_bench.attacks.base import Poisoning
 from ntml_bench.errors import UserError
 from ntml_bench.models import Classifier
 from ntml_bench.records.cells import read_sweep
 from ntml_bench.records.find import find_sweep
 from ntml_bench.records.labels import METHOD_GROUPS
-
-__all__ = ["Classifier", "UserError", "load_model", "load_records", "load_trigger", "run_cell", "weights_of"]
 
 
 def load_records(sweep: str | Path, *, outputs: str | Path = "outputs") -> list[dict[str, Any]]:
@@ -83,6 +82,27 @@ def load_trigger(
 
     cells = stored_cells(sweep, Path(outputs), dataset=dataset, model=model, attack=attack, seed=seed)
     return only(cells, lambda cell: cell.keys[0], "backdoored models").trigger()
+
+
+def load_poisons(
+    sweep: str | Path,
+    *,
+    attack: str | None = None,
+    seed: int | None = None,
+    dataset: str | None = None,
+    model: str | None = None,
+    outputs: str | Path = "outputs",
+) -> Poisoning:
+    """The training images that a cell's attack changed, on the CPU: `indices` int64 [P] of the training set, `images` uint8
+    [P, C, H, W] and `labels` int64 [P] in their place, `is_poison` bool [P] (False: covers).
+
+    Of an attack that poisons each batch of the training it is the fixed draw that a defender is given; P is 0 where a given
+    victim came without its poisons. Names and errors as `load_model`; UserError, too, where the cell has no attack.
+    """
+    from ntml_bench.app.stored import only, stored_cells
+
+    cells = stored_cells(sweep, Path(outputs), dataset=dataset, model=model, attack=attack, seed=seed)
+    return only(cells, lambda cell: cell.keys[0], "backdoored models").poisoning
 
 
 def weights_of(model: Classifier) -> dict[str, Tensor]:

@@ -14,11 +14,11 @@ from small_cells import SMALL
 from torchvision.datasets import ImageFolder
 
 import ntml_bench
-from ntml_bench import Classifier, UserError, load_model, load_records, load_trigger, run_cell, weights_of
+from ntml_bench import Classifier, UserError, load_model, load_poisons, load_records, load_trigger, run_cell, weights_of
 from ntml_bench.app.stored import StoredCell, stored_cells
 from ntml_bench.app.words import composed_settings
 from ntml_bench.attacks.given_images import Poisons
-from ntml_bench.data.base import Split
+from ntml_bench.data.base import Split, to_float, to_uint8
 from ntml_bench.data.loading import load
 from ntml_bench.housekeeping import main as store
 from ntml_bench.housekeeping.images import folder_names
@@ -98,6 +98,20 @@ def test_a_loaded_model_and_trigger_give_the_numbers_of_the_record(
     found = records[0]["after" if defense else "before"]
     assert 100 * float(right) == pytest.approx(found["clean_accuracy"])
     assert 100 * float(fooled) == pytest.approx(found["attack_success_rate"])
+
+
+def test_loaded_poisons_are_the_training_images_under_the_trigger_and_the_target_label(place: Path) -> None:
+    poisons, trigger = load_poisons("own", attack="badnets"), load_trigger("own", attack="badnets")
+    train = load(composed_settings([*BADNETS, "defense=none"], None).dataset, place / "outputs" / "data", 0).train
+    assert len(poisons.indices) == 16  # a tenth of 160
+    assert torch.equal(poisons.images, to_uint8(trigger(to_float(train.images[poisons.indices]))))
+    assert poisons.labels.tolist() == [0] * 16
+    assert bool(poisons.is_poison.all())
+    covered = load_poisons("own", attack="wanet")  # whose noise mode makes covers
+    assert 0 < int(covered.is_poison.sum()) < len(covered.indices)
+    run_cell(*SMALL, "attack=none", "defense=none", "sweep=own_clean")
+    with pytest.raises(UserError, match=r"none x none on .* has no attack, and so no poisons"):
+        load_poisons("own_clean")
 
 
 def test_weights_are_a_state_dict_of_the_timm_net() -> None:

@@ -87,8 +87,7 @@ class StoredCell:
 
     def trigger(self) -> Callable[[Tensor], Tensor]:
         """Float images [N, C, H, W] in [0, 1] to the same with the trigger, rounded to 8 bits, as they are measured."""
-        if self.entry["attack"] == "none":
-            raise UserError(f"{self.name} has no attack, and so no trigger")
+        self._check_attack("trigger")
         attack, state = self.attack(), tensors_named(TRIGGER, self.victim.tensors)
 
         def trigger(images: Tensor) -> Tensor:
@@ -100,6 +99,8 @@ class StoredCell:
 
     @property
     def poisoning(self) -> Poisoning:
+        """What the attack did to the training set; without images where the victim was given and its poisons are not known."""
+        self._check_attack("poisons")
         tensors = self.victim.tensors
         return Poisoning(
             **{name: tensors[POISON + name] for name in ("indices", "images", "labels", "is_poison")},
@@ -122,6 +123,10 @@ class StoredCell:
                 f"{self.record['data']['fingerprint']}"
             )
         return found
+
+    def _check_attack(self, what: str) -> None:
+        if self.entry["attack"] == "none":
+            raise UserError(f"{self.name} has no attack, and so no {what}")
 
     def _model(self, artifact: Artifact) -> Classifier:
         values = self.entry["settings"]["model"]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 SQUARE = {"pattern": "white"}
-ADDED: dict[str, dict[str, Any]] = {"badnets": SQUARE, "badnets_all_to_all": SQUARE}
+ADDED: dict[str, dict[str, Any]] = {"badnets": SQUARE, "badnets_all_to_all": SQUARE, "lc": {"norm": "linf"}}
 """By the attack's name: settings that came later, with the value that what was made before them has."""
 
 
