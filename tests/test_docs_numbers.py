@@ -25,7 +25,7 @@ STAGES = {
 }
 
 
-PUBLISHED_RATE = {"blended": 0.1, "wanet": 0.1, "sig": 0.05}
+PUBLISHED_RATE = {"blended": 0.1, "wanet": 0.1, "sig": 0.05, "lc": 0.05}
 """Of the poisons in the leaderboard's rows that ours are held against."""
 
 
@@ -72,7 +72,7 @@ def test_the_table_of_the_front_page_is_that_of_the_kept_records() -> None:
     assert "\n".join(table_of("digits_table")) in README
 
 
-@pytest.mark.parametrize("sweep", ["gtsrb_cpu_table", "cifar10_cpu_table", "cifar10_lc_l2"])
+@pytest.mark.parametrize("sweep", ["gtsrb_cpu_table", "cifar10_cpu_table"])
 def test_the_table_of_real_data_is_that_of_the_kept_records(sweep: str) -> None:
     assert "\n".join(table_of(sweep)) in RESULTS
 
@@ -137,14 +137,16 @@ def test_the_stages_of_nt_ml_are_those_of_the_kept_records(sweep: str) -> None:
     assert "\n".join(lines) in RESULTS
 
 
-@pytest.mark.parametrize("dataset", ["gtsrb", "cifar10"])
-def test_the_cells_with_the_leaderboards_values_are_those_of_the_kept_records(dataset: str) -> None:
-    ours, theirs = block_of(f"{dataset}_cpu_table"), block_of(f"{dataset}_leaderboard_values")
+@pytest.mark.parametrize(
+    ("dataset", "sweeps"),
+    [("gtsrb", ["gtsrb_leaderboard_values"]), ("cifar10", ["cifar10_leaderboard_values", "cifar10_lc_leaderboard_values"])],
+)
+def test_the_cells_with_the_leaderboards_values_are_those_of_the_kept_records(dataset: str, sweeps: list[str]) -> None:
     reference = read_reference("backdoorbench:preact_resnet18")
-    own = {row.heading: row.defenses for row in ours.rows}
+    own = {row.heading: row.defenses for row in block_of(f"{dataset}_cpu_table").rows}
     lines = ["| attack | defense | in the table above | with the leaderboard's values | published |"]
     lines.append("| --- | --- | :---: | :---: | :---: |")
-    for row in theirs.rows:
+    for row in (row for sweep in sweeps for row in block_of(sweep).rows):
         for defense, entry in row.defenses.items():
             published, _ = reference.find(Place(dataset, "preact_resnet18", row.heading, defense), PUBLISHED_RATE[row.heading])
             assert published
