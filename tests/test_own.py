@@ -268,10 +268,34 @@ def test_the_examples_of_the_page_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
     run_cell(*(word for word in DEFENDED if word != "sweep=own"), "sweep=my_table")
     monkeypatch.setattr(ntml_bench, "run_cell", small)
-    assert len(EXAMPLES) == 5
+    assert len(EXAMPLES) == 6
     for example in EXAMPLES:
         exec(compile(example, "docs/own.md", "exec"), {})
     assert set(torch.load("purified.pt", weights_only=True)) == set(weights_of(load_model("own", attack="badnets")))
+
+
+def test_the_script_that_covers_corners_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (script,) = (block.text for block in Page(REPOSITORY / "docs" / "results.md").blocks if "load_poisons" in block.text)
+    run_cell(*SMALL, "attack=lc", "attack.epsilon=0", "attack.patch_size=3", "defense=none", "sweep=corners")
+    model, poisons = load_model("corners"), load_poisons("corners")
+    seen: list[torch.Tensor] = []
+
+    def spy(images: torch.Tensor) -> torch.Tensor:
+        seen.append(images)
+        return model(images)
+
+    monkeypatch.setattr(ntml_bench, "load_model", lambda *_, **__: spy)
+    monkeypatch.setattr("sys.argv", ["corners.py", "corners"])
+    exec(compile(script, "docs/results.md", "exec"), {})
+    whole, covered = seen
+    assert torch.equal(whole, to_float(poisons.images))
+    for row, column, from_row, from_column in ((0, 2, 3, 5), (2, 11, 5, 8), (11, 0, 8, 3), (9, 9, 6, 6)):
+        assert torch.equal(covered[:, :, row, column], whole[:, :, from_row, from_column])
+    assert torch.equal(covered[:, :, 3:9], whole[:, :, 3:9])
+    shares = [100 * float((model(images).argmax(1) == poisons.labels).double().mean()) for images in seen]
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("lc 0 ASR ")
+    assert line.endswith(f"poisons {shares[0]:.1f}, covered {shares[1]:.1f}")
 
 
 def test_folder_names_sort_as_the_classes() -> None:
