@@ -101,6 +101,23 @@ def test_a_changed_setting_reruns_what_it_touches(workplace: Path, trainings: li
     assert trainings == ["victim"]
 
 
+def test_a_smaller_grid_says_what_it_no_longer_lists(workplace: Path) -> None:
+    def said(*arguments: str) -> list[str]:
+        return [line for line in bench(*GRID, *arguments).output.splitlines() if "no longer lists" in line]
+
+    assert said() == []
+    assert said("attack=sig") == [
+        "sweep 'grid' no longer lists 2 cells of an earlier command; what is done of them is stored, and a command that names "
+        "them, too, shows them again"
+    ]
+    assert said("attack=sig") == []
+    assert said("attack=badnets,sig") == []  # none is lost
+    manifest = workplace / "outputs" / "sweeps" / "grid" / "manifest.json"
+    manifest.write_text("{")
+    assert said("attack=sig", "defense=none") == []
+    assert len(rows("grid")) == 1
+
+
 def test_one_seed_gives_the_same_bytes_and_another_seed_other_draws(workplace: Path) -> None:
     arguments = ("-m", *SMALL, "attack=badnets", "defense=none,i_bau", "sweep=again")
     bench(*arguments, "seed=0", "outputs=outputs")

@@ -7,6 +7,7 @@ from typing import Any
 from ntml_bench.app.cell import Cell
 from ntml_bench.app.command import joined, typed_command
 from ntml_bench.app.settings import Settings
+from ntml_bench.errors import UserError
 from ntml_bench.locks import held
 from ntml_bench.records.family import family_of
 from ntml_bench.records.identity import replaced
@@ -18,12 +19,19 @@ def sweep_folder(settings: Settings) -> Path:
     return Path(settings.general.outputs) / "sweeps" / settings.general.sweep
 
 
-def write_manifest(cells: Sequence[Cell]) -> None:
+def write_manifest(cells: Sequence[Cell]) -> int:
     """Say which cells the sweep has, in the order of its grid, so that the table knows what is missing.
 
-    Raises UserError for cells of two families.
+    Returns how many cells an earlier command listed that are not among them. Raises UserError for cells of two families.
     """
-    _write(cells[0].settings, [cell.manifest_entry() for cell in cells], typed_command())
+    settings, entries = cells[0].settings, [cell.manifest_entry() for cell in cells]
+    try:
+        before = SweepFolder.open(sweep_folder(settings)).entries
+    except UserError:
+        before = ()  # None was there, or none that can be read.
+    _write(settings, entries, typed_command())
+    keys = {entry["key"] for entry in entries}
+    return sum(entry["key"] not in keys for entry in replaced(before, entries))
 
 
 def add_to_manifest(cells: Sequence[Cell]) -> None:

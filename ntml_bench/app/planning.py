@@ -12,6 +12,7 @@ from ntml_bench.app.manifest import add_to_manifest, write_manifest
 from ntml_bench.app.session import Session
 from ntml_bench.app.settings import read_settings
 from ntml_bench.errors import UserError
+from ntml_bench.records.view import counted
 
 WHOLE = ("sweep", "outputs", "workers", "objective", "tracking", "cluster")
 """Settings of the process that runs the cells."""
@@ -43,8 +44,13 @@ def planned(
             cells.append(session.cell(settings))
         except UserError as error:
             raise _in_the_cell(overrides, error) from None
-    # A sweeper may come with its cells in batches, which together are one sweep.
-    (write_manifest if first == 0 else add_to_manifest)(cells)
+    if first > 0:  # A sweeper may come with its cells in batches, which together are one sweep.
+        add_to_manifest(cells)
+    elif left := write_manifest(cells):
+        session.progress.say(
+            f"sweep '{cells[0].settings.general.sweep}' no longer lists {counted(left, 'cell')} of an earlier command; "
+            "what is done of them is stored, and a command that names them, too, shows them again"
+        )
     return cells, returns
 
 
