@@ -139,7 +139,10 @@ def test_the_stages_of_nt_ml_are_those_of_the_kept_records(sweep: str) -> None:
 
 @pytest.mark.parametrize(
     ("dataset", "sweeps"),
-    [("gtsrb", ["gtsrb_leaderboard_values"]), ("cifar10", ["cifar10_leaderboard_values", "cifar10_lc_leaderboard_values"])],
+    [
+        ("gtsrb", ["gtsrb_leaderboard_values"]),
+        ("cifar10", [f"cifar10_{name}leaderboard_values" for name in ("", "lc_", "wanet_")]),
+    ],
 )
 def test_the_cells_with_the_leaderboards_values_are_those_of_the_kept_records(dataset: str, sweeps: list[str]) -> None:
     reference = read_reference("backdoorbench:preact_resnet18")
