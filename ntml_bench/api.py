@@ -7,7 +7,7 @@ registered by importing its module first. A mistake is a `UserError` that says w
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -17,6 +17,9 @@ from ntml_bench.models import Classifier
 from ntml_bench.records.cells import read_sweep
 from ntml_bench.records.find import find_sweep
 from ntml_bench.records.labels import METHOD_GROUPS
+
+if TYPE_CHECKING:
+    from ntml_bench.app.stored import StoredCell
 
 
 def load_records(sweep: str | Path, *, outputs: str | Path = "outputs") -> list[dict[str, Any]]:
@@ -58,10 +61,10 @@ def load_model(
     """
     from ntml_bench.app.stored import only, stored_cells
 
+    if defense is None:
+        return _victim_cell(sweep, outputs, dataset=dataset, model=model, attack=attack, seed=seed).backdoored()
     chosen = {"dataset": dataset, "model": model, "attack": attack, "defense": defense}
     cells = stored_cells(sweep, Path(outputs), seed=seed, **chosen)
-    if defense is None:
-        return only(cells, lambda cell: cell.keys[0], "backdoored models").backdoored()
     return only(cells, lambda cell: cell.keys[1], "models").purified()
 
 
@@ -78,10 +81,7 @@ def load_trigger(
 
     The result is rounded to the 256 levels of an image file, as the evaluation measures it. Names and errors as `load_model`.
     """
-    from ntml_bench.app.stored import only, stored_cells
-
-    cells = stored_cells(sweep, Path(outputs), dataset=dataset, model=model, attack=attack, seed=seed)
-    return only(cells, lambda cell: cell.keys[0], "backdoored models").trigger()
+    return _victim_cell(sweep, outputs, dataset=dataset, model=model, attack=attack, seed=seed).trigger()
 
 
 def load_poisons(
@@ -99,10 +99,7 @@ def load_poisons(
     Of an attack that poisons each batch of the training it is the fixed draw that a defender is given; P is 0 where a given
     victim came without its poisons. Names and errors as `load_model`; UserError, too, where the cell has no attack.
     """
-    from ntml_bench.app.stored import only, stored_cells
-
-    cells = stored_cells(sweep, Path(outputs), dataset=dataset, model=model, attack=attack, seed=seed)
-    return only(cells, lambda cell: cell.keys[0], "backdoored models").poisoning
+    return _victim_cell(sweep, outputs, dataset=dataset, model=model, attack=attack, seed=seed).poisoning
 
 
 def weights_of(model: Classifier) -> dict[str, Tensor]:
@@ -140,6 +137,13 @@ def run_cell(*settings: str, config_dir: str | Path | None = None, quiet: bool =
     if record is None:
         raise UserError(f"the cell failed: {session.failed[0]} (its traceback: {cell.failure_path})")
     return record
+
+
+def _victim_cell(sweep: str | Path, outputs: str | Path, **chosen: Any) -> "StoredCell":
+    """A cell of the one victim that fits."""
+    from ntml_bench.app.stored import only, stored_cells
+
+    return only(stored_cells(sweep, Path(outputs), **chosen), lambda cell: cell.keys[0], "backdoored models")
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Sequence[tuple[str, Any]]:
